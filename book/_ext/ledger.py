@@ -121,6 +121,11 @@ def problems(found: list[Equation], tests: list[MarkedTest]) -> list[str]:
     return lines
 
 
+def title(chapter: Path) -> str:
+    """The heading of a chapter."""
+    return re.search(r"^# (.+)", chapter.read_text(encoding="utf-8"), re.M)[1]
+
+
 def rows(root: Path = ROOT) -> list[str]:
     """The appendix: for each chapter a table of its equations and their tests, in MyST."""
     found, tests = read(root)
@@ -129,9 +134,9 @@ def rows(root: Path = ROOT) -> list[str]:
         displayed = [equation for equation in found if equation.chapter == chapter and equation.label]
         own = [equation for equation in displayed if equation.label.startswith("eq-")]
         lines += [
-            f"## {{doc}}`../{chapter.stem}`",
+            f"## {title(chapter)}",
             "",
-            f"{len(own)} equations that claim something.",
+            f"{{doc}}`../{chapter.stem}` displays {len(own)} equations that claim something.",
             "",
             "| equation | formula | checked by |",
             "|---|---|---|",

@@ -298,8 +298,9 @@ def test_gaussian_kl_at_the_edges():
 
 @pytest.mark.equation(
     "eq-step-log-ratio",
-    r"\log \frac{p(x)}{q(x)} = \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + \frac{1}{2} "
-    r"(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) - \frac{1}{2} (x-\mu_p)^\T \Sigma_p^{-1} (x-\mu_p) .",
+    r"\begin{aligned} \log \frac{p(x)}{q(x)} = {}& \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + "
+    r"\frac{1}{2} (x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) \\ & - \frac{1}{2} (x-\mu_p)^\T \Sigma_p^{-1} (x-\mu_p) "
+    r". \end{aligned}",
 )
 def test_step_log_ratio(pair):
     def right(x):
@@ -313,8 +314,9 @@ def test_step_log_ratio(pair):
 
 @pytest.mark.equation(
     "eq-step-log-ratio",
-    r"\log \frac{p(x)}{q(x)} = \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + \frac{1}{2} "
-    r"(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) - \frac{1}{2} (x-\mu_p)^\T \Sigma_p^{-1} (x-\mu_p) .",
+    r"\begin{aligned} \log \frac{p(x)}{q(x)} = {}& \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + "
+    r"\frac{1}{2} (x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) \\ & - \frac{1}{2} (x-\mu_p)^\T \Sigma_p^{-1} (x-\mu_p) "
+    r". \end{aligned}",
 )
 def test_step_log_ratio_as_printed(line):
     left = line.log_p(line.x) - line.log_q(line.x)
@@ -323,9 +325,9 @@ def test_step_log_ratio_as_printed(line):
 
 @pytest.mark.equation(
     "eq-step-expectation",
-    r"\KL(p \,\|\, q) = \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + \frac{1}{2} "
-    r"\E_p\left[(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q)\right] - \frac{1}{2} \E_p\left[(x-\mu_p)^\T "
-    r"\Sigma_p^{-1} (x-\mu_p)\right] .",
+    r"\begin{aligned} \KL(p \,\|\, q) = {}& \frac{1}{2} \log \frac{|\Sigma_q|}{|\Sigma_p|} + \frac{1}{2} "
+    r"\E_p\left[(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q)\right] \\ & - \frac{1}{2} \E_p\left[(x-\mu_p)^\T "
+    r"\Sigma_p^{-1} (x-\mu_p)\right] . \end{aligned}",
 )
 def test_step_expectation(pair):
     other = pair.expectation(lambda x: (x - pair.mu_q) @ np.linalg.inv(pair.S_q) @ (x - pair.mu_q))
@@ -342,8 +344,9 @@ def test_step_own(pair):
 
 @pytest.mark.equation(
     "eq-step-split",
-    r"(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) = (x-\mu_p)^\T \Sigma_q^{-1} (x-\mu_p) + 2 (x-\mu_p)^\T "
-    r"\Sigma_q^{-1} (\mu_p-\mu_q) + (\mu_p-\mu_q)^\T \Sigma_q^{-1} (\mu_p-\mu_q) .",
+    r"\begin{aligned} (x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) = {}& (x-\mu_p)^\T \Sigma_q^{-1} (x-\mu_p) \\ & + 2 "
+    r"(x-\mu_p)^\T \Sigma_q^{-1} (\mu_p-\mu_q) \\ & + (\mu_p-\mu_q)^\T \Sigma_q^{-1} (\mu_p-\mu_q) . "
+    r"\end{aligned}",
 )
 def test_step_split(pair):
     precision, gap = np.linalg.inv(pair.S_q), pair.mu_p - pair.mu_q
@@ -355,8 +358,9 @@ def test_step_split(pair):
 
 @pytest.mark.equation(
     "eq-step-split",
-    r"(x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) = (x-\mu_p)^\T \Sigma_q^{-1} (x-\mu_p) + 2 (x-\mu_p)^\T "
-    r"\Sigma_q^{-1} (\mu_p-\mu_q) + (\mu_p-\mu_q)^\T \Sigma_q^{-1} (\mu_p-\mu_q) .",
+    r"\begin{aligned} (x-\mu_q)^\T \Sigma_q^{-1} (x-\mu_q) = {}& (x-\mu_p)^\T \Sigma_q^{-1} (x-\mu_p) \\ & + 2 "
+    r"(x-\mu_p)^\T \Sigma_q^{-1} (\mu_p-\mu_q) \\ & + (\mu_p-\mu_q)^\T \Sigma_q^{-1} (\mu_p-\mu_q) . "
+    r"\end{aligned}",
 )
 def test_step_split_as_printed(line):
     left, right = (print_value("eq-step-split", line, side) for side in (0, 1))
@@ -550,8 +554,9 @@ def test_log_inequality():
 
 @pytest.mark.equation(
     "eq-affine-invariance",
-    r"\KL\left(\Normal(A \mu_p + b, A \Sigma_p A^\T) \,\|\, \Normal(A \mu_q + b, A \Sigma_q "
-    r"A^\T)\right) = \KL\left(\Normal(\mu_p, \Sigma_p) \,\|\, \Normal(\mu_q, \Sigma_q)\right) .",
+    r"\begin{aligned} & \KL\left(\Normal(A \mu_p + b, A \Sigma_p A^\T) \,\|\, \Normal(A \mu_q + b, A \Sigma_q "
+    r"A^\T)\right) \\ & = \KL\left(\Normal(\mu_p, \Sigma_p) \,\|\, \Normal(\mu_q, \Sigma_q)\right) . "
+    r"\end{aligned}",
 )
 def test_affine_invariance(pair):
     a, b = pair.rng.normal(size=(pair.d, pair.d)), pair.rng.normal(size=pair.d)

@@ -1,0 +1,1 @@
+"""course_lib against its peers, in one process."""

@@ -1,0 +1,646 @@
+r"""Gaussians: log-density, sampling and the Kullback-Leibler divergence (chapter 2).
+
+Divergences are in nats for each datum, summed over the d dimensions; a batch of Gaussians gives a batch of
+divergences, and leading dimensions broadcast. Device and dtype follow the inputs. Full covariances and factors are
+worked on in float64 whatever their dtype, because a float32 covariance of condition 1e8 is singular in float32.
+
+Between full Gaussians the divergence comes from the Cholesky factors, cov = tril tril'. With C = tril_q^-1 tril_p and
+m = tril_q^-1 (mean_p - mean_q), which is p seen from a q that is whitened,
+
+    KL(p || q) = 1/2 (|C|^2 - d + |m|^2) - sum_i log c_i             (trace, dimension, Mahalanobis, log-determinant)
+               = 1/2 |W|^2 + 1/2 |m|^2 + sum_i (w_i - log(1 + w_i))    where C = I + W.
+
+Nothing is inverted. The first form serves in general. Nearly equal Gaussians take the second, in which no term is
+negative and no digit is lost: W = tril_q^-1 (tril_p - tril_q) takes the difference before the solve.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch.linalg import cholesky_ex, solve_triangular, vecdot, vector_norm
+
+__all__ = [
+    "kl_diagonal_gaussian",
+    "kl_gaussian",
+    "kl_gaussian_tril",
+    "kl_to_standard_normal",
+    "log_prob",
+    "log_prob_tril",
+    "sample",
+    "sample_tril",
+]
+
+FLOATS = (torch.float64, torch.float32)
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+# Below this divergence the first form above would show the rounding of its differences; the second takes over.
+NEARLY_EQUAL = 1e-2
+
+
+# Log-density and sampling
+
+
+def log_prob(
+    x: Float[Tensor, "*#batch d"], mean: Float[Tensor, "*#batch d"], cov: Float[Tensor, "*#batch d d"]
+) -> Float[Tensor, "*#batch"]:
+    """Log-density of the Gaussian N(mean, cov) at x, in nats for each datum.
+
+    Shapes: x and mean (*batch, d), cov (*batch, d, d); the batches broadcast. Returns (*batch).
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a covariance that is
+    not symmetric or not positive definite (the batch member is named).
+    Chapter 2, equation eq-log-density. T. W. Anderson, An Introduction to Multivariate Statistical Analysis, ch. 2.
+
+    Examples:
+        >>> zero, identity = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+        >>> round(log_prob(zero, zero, identity).item(), 6)  # -log(2 pi)
+        -1.837877
+    """
+    _check_form({"x": x, "mean": mean}, {"cov": cov})
+    return _log_prob(_cholesky("cov", cov, cov.dtype), x=x, mean=mean)
+
+
+def log_prob_tril(
+    x: Float[Tensor, "*#batch d"], mean: Float[Tensor, "*#batch d"], tril: Float[Tensor, "*#batch d d"]
+) -> Float[Tensor, "*#batch"]:
+    """Log-density at x of the Gaussian N(mean, tril tril'), in nats for each datum.
+
+    Shapes: x and mean (*batch, d), tril (*batch, d, d); the batches broadcast. Returns (*batch).
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a factor that is not
+    lower triangular with a positive diagonal.
+    Chapter 2, equation eq-log-density. T. W. Anderson, An Introduction to Multivariate Statistical Analysis, ch. 2.
+
+    Examples:
+        >>> zero, tril = torch.zeros(2, dtype=torch.float64), 2 * torch.eye(2, dtype=torch.float64)
+        >>> round(log_prob_tril(zero, zero, tril).item(), 6)  # -log(2 pi) - log 4
+        -3.224171
+    """
+    _check_form({"x": x, "mean": mean}, {"tril": tril})
+    _check_tril("tril", tril.detach())
+    return _log_prob(tril.double(), x=x, mean=mean)
+
+
+def sample(
+    mean: Float[Tensor, "*#batch d"],
+    cov: Float[Tensor, "*#batch d d"],
+    n: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n *batch d"]:
+    """Draw n samples mean + tril z from N(mean, cov), z standard normal, so that gradients reach mean and cov.
+
+    Shapes: mean (*batch, d), cov (*batch, d, d); the batches broadcast. Returns (n, *batch, d).
+    Raises TypeError or ValueError as `log_prob` does, and for a negative n or a generator on another device.
+    Chapter 2, equation eq-sampling. D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> cov = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+        >>> draws = sample(torch.zeros(2, dtype=torch.float64), cov, 100_000, generator=generator)
+        >>> draws.shape, round(draws.T.cov()[0, 1].item(), 1)
+        (torch.Size([100000, 2]), 1.0)
+    """
+    _check_form({"mean": mean}, {"cov": cov})
+    return _sample(mean, _cholesky("cov", cov, cov.dtype).to(mean.dtype), n, generator)
+
+
+def sample_tril(
+    mean: Float[Tensor, "*#batch d"],
+    tril: Float[Tensor, "*#batch d d"],
+    n: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n *batch d"]:
+    """Draw n samples mean + tril z, z standard normal, so that gradients reach mean and tril.
+
+    Shapes: mean (*batch, d), tril (*batch, d, d); the batches broadcast. Returns (n, *batch, d).
+    Raises TypeError or ValueError as `log_prob_tril` does, and for a negative n or a generator on another device.
+    Chapter 2, equation eq-sampling. D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> mean, tril = torch.ones(1, dtype=torch.float64), torch.tensor([[3.0]], dtype=torch.float64)
+        >>> draws = sample_tril(mean, tril, 100_000, generator=generator)
+        >>> round(draws.mean().item(), 1), round(draws.std().item(), 1)
+        (1.0, 3.0)
+    """
+    _check_form({"mean": mean}, {"tril": tril})
+    _check_tril("tril", tril.detach())
+    return _sample(mean, tril, n, generator)
+
+
+# Kullback-Leibler divergences
+
+
+def kl_gaussian(
+    mean_p: Float[Tensor, "*#batch d"],
+    cov_p: Float[Tensor, "*#batch d d"],
+    mean_q: Float[Tensor, "*#batch d"],
+    cov_q: Float[Tensor, "*#batch d d"],
+) -> Float[Tensor, "*#batch"]:
+    """Divergence KL(p || q) of two Gaussians given by their covariances, in nats for each datum.
+
+    Shapes: means (*batch, d), covariances (*batch, d, d); the batches broadcast. Returns (*batch), never negative.
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a covariance that is
+    not symmetric (to half the digits of its dtype) or not positive definite (the batch member is named).
+    Chapter 2, equation eq-gaussian-kl. S. Kullback, Information Theory and Statistics (1959), chapter 9.
+
+    Examples:
+        >>> mean_p, cov_p = torch.tensor([0.0], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
+        >>> mean_q, cov_q = torch.tensor([1.0], dtype=torch.float64), torch.tensor([[4.0]], dtype=torch.float64)
+        >>> round(kl_gaussian(mean_p, cov_p, mean_q, cov_q).item(), 6)
+        0.443147
+        >>> round(kl_gaussian(mean_q, cov_q, mean_p, cov_p).item(), 6)
+        1.306853
+    """
+    _check_form({"mean_p": mean_p, "mean_q": mean_q}, {"cov_p": cov_p, "cov_q": cov_q})
+    return _with_gradient(_FromCovariances, mean_p, cov_p, mean_q, cov_q)
+
+
+def kl_gaussian_tril(
+    mean_p: Float[Tensor, "*#batch d"],
+    tril_p: Float[Tensor, "*#batch d d"],
+    mean_q: Float[Tensor, "*#batch d"],
+    tril_q: Float[Tensor, "*#batch d d"],
+) -> Float[Tensor, "*#batch"]:
+    """Divergence KL(p || q) of two Gaussians given by the Cholesky factors, in nats for each datum.
+
+    Right to the last digits even where the covariances, of condition 1e15, could no longer be factorised.
+    Shapes: means (*batch, d), factors (*batch, d, d); the batches broadcast. Returns (*batch), never negative.
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a factor that is not
+    lower triangular with a positive diagonal.
+    Chapter 2, equation eq-kl-factors. S. Kullback, Information Theory and Statistics (1959), chapter 9.
+
+    Examples:
+        >>> mean_p, tril_p = torch.tensor([0.0], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
+        >>> mean_q, tril_q = torch.tensor([1.0], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+        >>> round(kl_gaussian_tril(mean_p, tril_p, mean_q, tril_q).item(), 6)
+        0.443147
+    """
+    _check_form({"mean_p": mean_p, "mean_q": mean_q}, {"tril_p": tril_p, "tril_q": tril_q})
+    return _with_gradient(_FromFactors, mean_p, tril_p, mean_q, tril_q)
+
+
+def kl_diagonal_gaussian(
+    mean_p: Float[Tensor, "*#batch d"],
+    log_var_p: Float[Tensor, "*#batch d"],
+    mean_q: Float[Tensor, "*#batch d"],
+    log_var_q: Float[Tensor, "*#batch d"],
+) -> Float[Tensor, "*#batch"]:
+    """Divergence KL(p || q) of two Gaussians with diagonal covariances diag(exp(log_var)), in nats for each datum.
+
+    Shapes: all four (*batch, d); the batches broadcast. Returns (*batch), never negative.
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a divergence beyond the
+    range of the dtype (log-variances more than 88 apart in float32, 709 in float64).
+    Chapter 2, equation eq-kl-diagonal. S. Kullback, Information Theory and Statistics (1959), chapter 9.
+
+    Examples:
+        >>> mean_p, log_var_p = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        >>> mean_q, log_var_q = mean_p + 1, log_var_p + math.log(4)
+        >>> round(kl_diagonal_gaussian(mean_p, log_var_p, mean_q, log_var_q).item(), 6)  # 3 x 0.443147
+        1.329442
+    """
+    arguments = {"mean_p": mean_p, "log_var_p": log_var_p, "mean_q": mean_q, "log_var_q": log_var_q}
+    _check_form(arguments, {})
+    shift = (mean_p - mean_q) * (-0.5 * log_var_q).exp()
+    return _FromLogVariances.apply(arguments, shift, log_var_p - log_var_q)
+
+
+def kl_to_standard_normal(
+    mean: Float[Tensor, "*#batch d"], log_var: Float[Tensor, "*#batch d"]
+) -> Float[Tensor, "*#batch"]:
+    """Divergence of N(mean, diag(exp(log_var))) to the standard normal N(0, I), in nats for each datum.
+
+    Shapes: both (*batch, d); the batches broadcast. Returns (*batch), never negative.
+    Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a divergence beyond the
+    range of the dtype (log_var above 88 in float32, 709 in float64).
+    Chapter 2, equation eq-kl-log-variance. D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes (2014),
+    appendix B.
+
+    Examples:
+        >>> mean, log_var = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        >>> round(kl_to_standard_normal(mean, log_var).item(), 6)
+        0.5
+    """
+    arguments = {"mean": mean, "log_var": log_var}
+    _check_form(arguments, {})
+    return _FromLogVariances.apply(arguments, mean, log_var)
+
+
+# The formulas
+
+
+def _log_prob(tril, *, x, mean):
+    dim = tril.shape[-1]
+    mahalanobis = _solve(tril, x.double() - mean.double()).square().sum(-1)
+    half_log_det = _diagonal(tril).log().sum(-1)
+    result = (-0.5 * (dim * LOG_TWO_PI + mahalanobis) - half_log_det).to(x.dtype)
+    if not all(map(math.isfinite, _bounds(result))):
+        _explain_not_finite("log-density", x.dtype, {"x": x, "mean": mean, "tril": tril})
+    return result
+
+
+def _sample(mean, tril, n, generator):
+    for name, argument in {"mean": mean, "tril": tril}.items():
+        _check_finite(name, argument)
+    if n < 0:
+        raise ValueError(f"n is {n}: the number of samples must be 0 or more")
+    if generator is not None and generator.device.type != mean.device.type:
+        raise ValueError(
+            f"generator is on {generator.device} and mean on {mean.device}: "
+            f"make it with torch.Generator({str(mean.device)!r})"
+        )
+    batch = torch.broadcast_shapes(mean.shape[:-1], tril.shape[:-2])
+    shape = (n, *batch, mean.shape[-1])
+    noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    if tril.ndim == 2:  # one product for all samples
+        return mean + noise @ tril.mT
+    return mean + (tril @ noise.unsqueeze(-1)).squeeze(-1)
+
+
+def _kl_from_covariances(dtype, mean_p, cov_p, mean_q, cov_q, for_gradient=False):
+    """The divergence and, if asked, what its gradient needs: both factors, W and m."""
+    tril_p, tril_q = _cholesky("cov_p", cov_p, dtype), _cholesky("cov_q", cov_q, dtype)
+    scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
+    kl = _kl_whitened(scale, shift, tril_p, tril_q)
+    smallest = _check_kl(kl, dtype, mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
+    if smallest >= NEARLY_EQUAL and not for_gradient:
+        return kl
+    change = _subtract_identity(scale)
+    if smallest < NEARLY_EQUAL:
+        change = _refine(_relative_change(tril_p, tril_q), cov_p - cov_q, tril_q)
+        kl = torch.where(kl < NEARLY_EQUAL, _kl_nearly_equal(change, shift), kl)
+    return (kl, tril_p, tril_q, change, shift) if for_gradient else kl
+
+
+def _kl_from_factors(dtype, mean_p, tril_p, mean_q, tril_q, for_gradient=False):
+    """The divergence and, if asked, what its gradient needs: W and m."""
+    _check_tril("tril_p", tril_p)
+    _check_tril("tril_q", tril_q)
+    scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
+    kl = _kl_whitened(scale, shift, tril_p, tril_q)
+    smallest = _check_kl(kl, dtype, mean_p=mean_p, tril_p=tril_p, mean_q=mean_q, tril_q=tril_q)
+    if smallest >= NEARLY_EQUAL and not for_gradient:
+        return kl
+    change = _subtract_identity(scale)
+    if smallest < NEARLY_EQUAL:
+        change = _relative_change(tril_p, tril_q)
+        kl = torch.where(kl < NEARLY_EQUAL, _kl_nearly_equal(change, shift), kl)
+    return (kl, change, shift) if for_gradient else kl
+
+
+def _whiten(mean, tril_p, tril_q):
+    """C = tril_q^-1 tril_p and m = tril_q^-1 mean."""
+    return solve_triangular(tril_q, tril_p, upper=False), _solve(tril_q, mean)
+
+
+def _relative_change(tril_p, tril_q):
+    """W = tril_q^-1 (tril_p - tril_q), which keeps the digits that C - I loses."""
+    return solve_triangular(tril_q, tril_p - tril_q, upper=False)
+
+
+def _subtract_identity(scale):
+    """W = C - I, in place: C is not used again."""
+    _diagonal(scale).sub_(1)
+    return scale
+
+
+def _kl_whitened(scale, shift, tril_p, tril_q):
+    # c_i from the given diagonals, which the solve has not rounded
+    half_log_det = (_diagonal(tril_p) / _diagonal(tril_q)).log().sum(-1)
+    # a norm makes no copy of a large batch, unlike scale.square().sum()
+    trace_and_mahalanobis = vector_norm(scale, dim=(-2, -1)).square() + vecdot(shift, shift)
+    return 0.5 * (trace_and_mahalanobis - tril_q.shape[-1]) - half_log_det
+
+
+def _kl_nearly_equal(change, shift):
+    rows = 0.5 * change.square().sum(-1) + _minus_log1p(_diagonal(change))
+    return rows.sum(-1) + 0.5 * shift.square().sum(-1)
+
+
+def _refine(change, difference, tril_q):
+    """W again, from cov_p - cov_q where it is small: rounding in the two factors is then as large as W itself.
+
+    W satisfies W + W' + W W' = tril_q^-1 (cov_p - cov_q) tril_q^-T. One Newton step from the W that the factors gave
+    adds the lower triangle of what is missing, with half its diagonal.
+    """
+    difference = difference.tril() + difference.tril(-1).mT  # the Cholesky factors came from lower triangles
+    target = solve_triangular(tril_q, solve_triangular(tril_q, difference, upper=False).mT, upper=False)
+    missing = target - (change + change.mT + change @ change.mT)
+    refined = change + missing.tril() - 0.5 * torch.diag_embed(_diagonal(missing))
+    small = 0.5 * change.square().sum((-2, -1), keepdim=True) < NEARLY_EQUAL
+    return torch.where(small, refined, change)
+
+
+def _kl_log_variance(shift, log_ratio, arguments):
+    """The divergence from the whitened means and the differences of the log-variances."""
+    # expm1 rather than exp: exp(t) - 1 loses its digits where the variances nearly agree.
+    kl = 0.5 * (shift.square() + (log_ratio.expm1() - log_ratio)).sum(-1)
+    if _check_kl(kl, kl.dtype, **arguments) < NEARLY_EQUAL:
+        # exp(t) - 1 - t = x - log(1 + x) with x = exp(t) - 1
+        nearly_equal = 0.5 * (shift.square() + _minus_log1p(log_ratio.expm1())).sum(-1)
+        kl = torch.where(kl < NEARLY_EQUAL, nearly_equal, kl)
+    return kl
+
+
+def _minus_log1p(x):
+    """x - log(1 + x) for |x| <= 0.2 to the last digits, where the subtraction itself would lose them.
+
+    With s = x / (2 + x), log(1 + x) = 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) and x - 2 s = x s.
+    """
+    s = x / (2 + x)
+    t = s * s
+    return x * s - 2 * s * t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11 + t / 13)))))
+
+
+# The gradients, in closed form: faster than autograd through the Cholesky factors, and right at equality, where the
+# divergence is computed by another branch. Under create_graph, backward recomputes the whitened quantities from the
+# inputs, so that second derivatives see them as functions of the inputs.
+
+
+def _with_gradient(function, *inputs):
+    dtype = inputs[0].dtype
+    if dtype is not torch.float64:
+        return _with_gradient_in_float64(function, dtype, *(tensor.double() for tensor in inputs)).to(dtype)
+    return _with_gradient_in_float64(function, dtype, *inputs)
+
+
+def _with_gradient_in_float64(function, dtype, *inputs):
+    if _needs_gradient(inputs):
+        return function.apply(dtype, *inputs)
+    return function.value(dtype, *inputs)  # apply alone costs as much as two small Cholesky factors
+
+
+def _needs_gradient(tensors):
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+class _FromFactors(torch.autograd.Function):
+    """With Y = tril_q^-T W, v = tril_q^-T m and lower triangles taken:
+
+    dKL/dmean_p = v = -dKL/dmean_q,   dKL/dtril_p = Y + diag(w_i / p_ii),
+    dKL/dtril_q = -(Y + Y W' + v m' + diag(w_i / q_ii)).
+    """
+
+    value = staticmethod(_kl_from_factors)
+
+    @staticmethod
+    def forward(ctx, dtype, *inputs):
+        kl, change, shift = _kl_from_factors(dtype, *inputs, for_gradient=True)
+        ctx.save_for_backward(*inputs, change, shift)
+        return kl
+
+    @staticmethod
+    def backward(ctx, grad):
+        mean_p, tril_p, mean_q, tril_q, change, shift = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            change, shift = _whiten_again(mean_p, tril_p, mean_q, tril_q)
+        weight = grad.unsqueeze(-1)
+        scaled = weight.unsqueeze(-1) * change
+        width = _diagonal(scaled)
+        grad_mean = weight * _solve_transposed(tril_q, shift)
+        grad_tril = solve_triangular(tril_q.mT, scaled, upper=True)
+        outer = grad_tril + grad_tril @ change.mT + grad_mean.unsqueeze(-1) * shift.unsqueeze(-2)
+        grad_tril_p = grad_tril.tril() + torch.diag_embed(width / _diagonal(tril_p))
+        grad_tril_q = outer.tril() + torch.diag_embed(width / _diagonal(tril_q))
+        inputs = (mean_p, tril_p, mean_q, tril_q)
+        return None, *_like(inputs, grad_mean, grad_tril_p, -grad_mean, -grad_tril_q)
+
+
+class _FromCovariances(torch.autograd.Function):
+    """With the precisions written through W, so that equal covariances give exactly zero:
+
+    dKL/dmean_p = tril_q^-T m = -dKL/dmean_q,
+    dKL/dcov_p = 1/2 (cov_q^-1 - cov_p^-1) = 1/2 tril_p^-T (W + W' + W' W) tril_p^-1,
+    dKL/dcov_q = -1/2 tril_q^-T (W + W' + W W' + m m') tril_q^-1.
+    """
+
+    value = staticmethod(_kl_from_covariances)
+
+    @staticmethod
+    def forward(ctx, dtype, *inputs):
+        kl, *factors_and_whitened = _kl_from_covariances(dtype, *inputs, for_gradient=True)
+        ctx.save_for_backward(*inputs, *factors_and_whitened)
+        return kl
+
+    @staticmethod
+    def backward(ctx, grad):
+        mean_p, cov_p, mean_q, cov_q, tril_p, tril_q, change, shift = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            tril_p, tril_q = cholesky_ex(cov_p).L, cholesky_ex(cov_q).L
+            change, shift = _whiten_again(mean_p, tril_p, mean_q, tril_q)
+        weight = grad.unsqueeze(-1)
+        grad_mean = weight * _solve_transposed(tril_q, shift)
+        half = 0.5 * weight.unsqueeze(-1)
+        symmetric = change + change.mT
+        seen_from_p = symmetric + change.mT @ change
+        seen_from_q = symmetric + change @ change.mT + shift.unsqueeze(-1) * shift.unsqueeze(-2)
+        grad_cov_p = _unwhiten(tril_p, half * seen_from_p)
+        grad_cov_q = _unwhiten(tril_q, half * seen_from_q)
+        inputs = (mean_p, cov_p, mean_q, cov_q)
+        return None, *_like(inputs, grad_mean, grad_cov_p, -grad_mean, -grad_cov_q)
+
+
+class _FromLogVariances(torch.autograd.Function):
+    """dKL/dshift = shift and dKL/dlog_ratio = 1/2 (exp(log_ratio) - 1)."""
+
+    @staticmethod
+    def forward(ctx, arguments, shift, log_ratio):
+        ctx.save_for_backward(shift, log_ratio)
+        return _kl_log_variance(shift, log_ratio, arguments)
+
+    @staticmethod
+    def backward(ctx, grad):
+        shift, log_ratio = ctx.saved_tensors
+        weight = grad.unsqueeze(-1)
+        return None, *_like((shift, log_ratio), weight * shift, 0.5 * weight * log_ratio.expm1())
+
+
+def _whiten_again(mean_p, tril_p, mean_q, tril_q):
+    """W and m as differentiable functions of their inputs."""
+    return _relative_change(tril_p, tril_q), _solve(tril_q, mean_p - mean_q)
+
+
+def _like(inputs, *gradients):
+    """Each gradient summed over the dimensions in which its input was broadcast."""
+    pairs = zip(inputs, gradients, strict=True)
+    return [gradient if gradient.shape == i.shape else gradient.sum_to_size(i.shape) for i, gradient in pairs]
+
+
+# Linear algebra
+
+
+def _diagonal(matrix):
+    return matrix.diagonal(dim1=-2, dim2=-1)
+
+
+def _solve(tril, vectors):
+    """tril^-1 v for each vector."""
+    if tril.ndim == 2 and vectors.ndim >= 2:  # one solve for all rows, not a copy of the factor for each
+        return solve_triangular(tril.mT, vectors, upper=True, left=False)
+    return solve_triangular(tril, vectors.unsqueeze(-1), upper=False).squeeze(-1)
+
+
+def _solve_transposed(tril, vectors):
+    """tril^-T v for each vector."""
+    if tril.ndim == 2 and vectors.ndim >= 2:
+        return solve_triangular(tril, vectors, upper=False, left=False)
+    return solve_triangular(tril.mT, vectors.unsqueeze(-1), upper=True).squeeze(-1)
+
+
+def _unwhiten(tril, matrix):
+    """tril^-T M tril^-1."""
+    return solve_triangular(tril, solve_triangular(tril.mT, matrix, upper=True), upper=False, left=False)
+
+
+def _cholesky(name, cov, dtype):
+    """The lower Cholesky factor in float64, or a sentence that names the batch member that has none."""
+    _check_symmetric(name, cov.detach(), dtype)
+    tril, info = cholesky_ex(cov.double())  # info costs less than an exception, and says which member failed
+    if _any(info):
+        index = info.nonzero()[0].tolist() if info.ndim else []
+        raise ValueError(
+            f"{_member(name, index)} is not positive definite (its leading minor of order "
+            f"{info[tuple(index)].item()} is not positive): add a little to its diagonal, or give its Cholesky factor"
+        )
+    return tril
+
+
+# Checks. What needs values is asked in as few reductions as possible; the search for the culprit starts only when the
+# answer is bad. NaN and infinity are not looked for: they make every divergence NaN or infinite, and that is seen.
+
+
+def _check_form(vectors, matrices):
+    """Types, devices and shapes, which cost no arithmetic."""
+    named = vectors | matrices
+    first_name, first = next(iter(named.items()))
+    dtype, device = getattr(first, "dtype", None), getattr(first, "device", None)
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}: give a torch.Tensor")
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{name} has dtype {tensor.dtype}: give float32 or float64")
+        if tensor.dtype is not dtype:
+            raise TypeError(f"{name} is {tensor.dtype} but {first_name} is {dtype}: convert one of them")
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device} but {first_name} is on {device}: move one of them")
+    shape = first.shape
+    plain = [shape] * len(vectors) + [shape + shape[-1:]] * len(matrices)
+    if [tensor.shape for tensor in named.values()] != plain or 0 in shape[-1:]:
+        _check_shapes(vectors, matrices, first_name, shape)  # it may still broadcast
+
+
+def _check_shapes(vectors, matrices, first_name, first):
+    if len(first) == 0 or first[-1] == 0:
+        raise ValueError(f"{first_name} has shape {tuple(first)}: it must end in the dimension d >= 1")
+    batches = {}
+    for rank, group in ((1, vectors), (2, matrices)):
+        for name, tensor in group.items():
+            if tensor.shape[-rank:] != first[-1:] * rank:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}: it must end in {tuple(first[-1:] * rank)}, "
+                    f"because {first_name} has shape {tuple(first)}"
+                )
+            batches[name] = tuple(tensor.shape[:-rank])
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError:
+        shapes = ", ".join(f"{name} {batch}" for name, batch in batches.items())
+        raise ValueError(f"the batch shapes do not broadcast ({shapes}): make them equal, 1 or absent") from None
+
+
+def _clearly_symmetric(cov, dtype):
+    """Whether the whole batch passes by the measure of its strictest member, which two numbers decide."""
+    if not _values_are_known(cov) or torch.equal(cov, cov.mT):
+        return True
+    # cov - cov' is antisymmetric: its largest entry is its largest absolute value. Infinity minus itself is NaN.
+    return (cov - cov.mT).amax().item() <= _tolerance(dtype) * _diagonal(cov).amin().item()
+
+
+def _tolerance(dtype):
+    return math.sqrt(torch.finfo(dtype).eps)  # half the digits, relative to the largest variance
+
+
+def _check_symmetric(name, cov, dtype):
+    if _clearly_symmetric(cov, dtype):
+        return
+    _check_finite(name, cov)
+    asymmetry = cov - cov.mT
+    excess = asymmetry.amax((-2, -1)) - _tolerance(dtype) * _diagonal(cov).abs().amax(-1)
+    if (excess > 0).any():
+        index = (excess > 0).nonzero()[0].tolist() if excess.ndim else []
+        worst = asymmetry[tuple(index)]
+        row, column = divmod(worst.argmax().item(), worst.shape[-1])
+        raise ValueError(
+            f"{_member(name, index)} is not symmetric (entries [{row}, {column}] and [{column}, {row}] differ by "
+            f"{worst.amax().item():.4g}): give (cov + cov.mT) / 2 if you mean its symmetric part"
+        )
+
+
+def _check_tril(name, tril):
+    if not _values_are_known(tril):
+        return
+    if tril.triu(1).count_nonzero().item():  # NaN is not zero, and counted
+        _check_finite(name, tril)
+        *index, row, column = tril.triu(1).nonzero()[0].tolist()
+        raise ValueError(
+            f"{_member(name, index)} is not lower triangular (entry [{row}, {column}] is "
+            f"{tril[(*index, row, column)].item():.4g}): give torch.linalg.cholesky(cov), or its .tril()"
+        )
+    if not _diagonal(tril).amin().item() > 0:
+        _check_finite(name, tril)
+        *index, row = (_diagonal(tril) <= 0).nonzero()[0].tolist()
+        raise ValueError(
+            f"{_member(name, index)} has {_diagonal(tril)[(*index, row)].item():.4g} on its diagonal at row {row}: "
+            "every diagonal entry of a Cholesky factor must be positive"
+        )
+
+
+def _check_kl(kl, dtype, **arguments):
+    """Refuse what is not finite; return the smallest divergence."""
+    smallest, largest = _bounds(kl)
+    if not largest <= torch.finfo(dtype).max:  # also when it is NaN
+        _explain_not_finite("divergence", dtype, arguments)
+    return smallest
+
+
+def _bounds(result):
+    """The smallest and the largest value (NaN if there is one), 1 where values are not known."""
+    if not _values_are_known(result):
+        return 1.0, 1.0
+    if result.ndim == 0:
+        return (result.item(),) * 2
+    smallest, largest = result.detach().aminmax()
+    return smallest.item(), largest.item()
+
+
+def _values_are_known(tensor):
+    """Whether there are values to look at: not under FakeTensorMode, on the meta device, or in an empty batch."""
+    return not (isinstance(tensor, FakeTensor) or tensor.is_meta or tensor.numel() == 0)
+
+
+def _any(flags):
+    return _values_are_known(flags) and bool(flags if flags.ndim == 0 else flags.any())
+
+
+def _check_finite(name, tensor):
+    if _values_are_known(tensor) and not tensor.isfinite().all():
+        index = (~tensor.isfinite()).nonzero()[0].tolist()
+        value = tensor[tuple(index)].item()
+        raise ValueError(f"{_member(name, index)} is {value}: every entry must be finite")
+
+
+def _explain_not_finite(what, dtype, arguments):
+    for name, tensor in arguments.items():
+        _check_finite(name, tensor)
+    raise ValueError(
+        f"the {what} is beyond the range of {dtype}: the variances are too small, or too far apart; "
+        "keep the log-variances within a few tens of each other, or use float64"
+    )
+
+
+def _member(name, index):
+    return f"{name}{index}" if index else name
