@@ -40,9 +40,7 @@ def torch_kl(mean_p, matrix_p, mean_q, matrix_q, *, validate_args, form="covaria
 def torch_kl_diagonal(mean_p, log_var_p, mean_q, log_var_q, *, validate_args):
     p = Normal(mean_p, (0.5 * log_var_p).exp(), validate_args=validate_args)
     q = Normal(mean_q, (0.5 * log_var_q).exp(), validate_args=validate_args)
-    return kl_divergence(
-        Independent(p, 1, validate_args=validate_args), Independent(q, 1, validate_args=validate_args)
-    )
+    return kl_divergence(Independent(p, 1, validate_args=validate_args), Independent(q, 1, validate_args=validate_args))
 
 
 def with_backward(function):
@@ -65,10 +63,7 @@ def time_ratios(contenders, seconds):
             contender()
             times.append(time.perf_counter() - start)
         rounds.append(times)
-    ratios = [
-        statistics.quantiles([times[i] / times[0] for times in rounds], n=4)
-        for i in range(1, len(contenders))
-    ]
+    ratios = [statistics.quantiles([times[i] / times[0] for times in rounds], n=4) for i in range(1, len(contenders))]
     return statistics.median(times[0] for times in rounds), ratios
 
 
@@ -237,9 +232,7 @@ def show(row):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it runs")
-    parser.add_argument(
-        "--output", type=Path, default=OUTPUT, help="where the JSON goes (default: %(default)s)"
-    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the JSON goes (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)

@@ -362,20 +362,14 @@ def _minus_log1p(x):
 
 
 def _with_gradient(function, *inputs):
+    """The divergence in float64, rounded once to the dtype of the inputs."""
     dtype = inputs[0].dtype
     if dtype is not torch.float64:
-        return _with_gradient_in_float64(function, dtype, *(tensor.double() for tensor in inputs)).to(dtype)
-    return _with_gradient_in_float64(function, dtype, *inputs)
-
-
-def _with_gradient_in_float64(function, dtype, *inputs):
-    if _needs_gradient(inputs):
-        return function.apply(dtype, *inputs)
-    return function.value(dtype, *inputs)  # apply alone costs as much as two small Cholesky factors
-
-
-def _needs_gradient(tensors):
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        inputs = [tensor.double() for tensor in inputs]
+    # apply costs as much as two small Cholesky factors, so it is left out where no gradient is wanted
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    kl = function.apply(dtype, *inputs) if wanted else function.value(dtype, *inputs)
+    return kl if dtype is torch.float64 else kl.to(dtype)
 
 
 class _FromFactors(torch.autograd.Function):

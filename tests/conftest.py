@@ -8,6 +8,9 @@ install_import_hook("course_lib", "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+# Small tensors: on a busy machine a second thread makes microseconds into milliseconds.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request):

@@ -46,9 +46,7 @@ def random_gaussian(generator, *batch, d=3, dtype=torch.float64):
 
 
 def random_pair(generator, *batch, d=3, dtype=torch.float64):
-    return *random_gaussian(generator, *batch, d=d, dtype=dtype), *random_gaussian(
-        generator, *batch, d=d, dtype=dtype
-    )
+    return *random_gaussian(generator, *batch, d=d, dtype=dtype), *random_gaussian(generator, *batch, d=d, dtype=dtype)
 
 
 def factors(mean_p, cov_p, mean_q, cov_q):
@@ -117,12 +115,8 @@ def test_kl_broadcasts_as_if_expanded(generator, shapes):
         close(function(*inputs), expected, rtol=1e-11, atol=1e-12)
         inputs = [t.clone().requires_grad_() for t in inputs]
         grads = torch.autograd.grad(function(*inputs).sum(), inputs)
-        big = [
-            t.detach().expand(e.shape).clone().requires_grad_() for t, e in zip(inputs, expanded, strict=True)
-        ]
-        for grad, t, big_grad in zip(
-            grads, inputs, torch.autograd.grad(function(*big).sum(), big), strict=True
-        ):
+        big = [t.detach().expand(e.shape).clone().requires_grad_() for t, e in zip(inputs, expanded, strict=True)]
+        for grad, t, big_grad in zip(grads, inputs, torch.autograd.grad(function(*big).sum(), big), strict=True):
             close(grad, big_grad.sum_to_size(t.shape), rtol=1e-10, atol=1e-11)
 
 
@@ -186,9 +180,7 @@ def test_float64_covariances_at_a_condition_number(generator, condition, goal):
     errors, of_torch = [], []
     for kind in ("p", "q", "pq") * 6:
         cov_p, cov_q = (
-            ill_conditioned(generator, condition, d=10)
-            if name in kind
-            else random_gaussian(generator, d=10)[1]
+            ill_conditioned(generator, condition, d=10) if name in kind else random_gaussian(generator, d=10)[1]
             for name in "pq"
         )
         pair = randn(generator, 10), cov_p, randn(generator, 10), cov_q
@@ -206,8 +198,7 @@ def test_factors_are_right_to_the_last_digits(generator, condition):
     deviations = torch.logspace(0, -math.log10(condition) / 2, 5, dtype=torch.float64)
     for _ in range(10):
         trils = [
-            deviations[:, None] * torch.eye(5) + deviations[:, None] * randn(generator, 5, 5).tril(-1) / 2
-            for _ in "pq"
+            deviations[:, None] * torch.eye(5) + deviations[:, None] * randn(generator, 5, 5).tril(-1) / 2 for _ in "pq"
         ]
         pair = randn(generator, 5), trils[0], randn(generator, 5), trils[1]
         assert relative_error(kl_gaussian_tril(*pair), exact_kl(*pair, from_factors=True)) <= 2e-15
@@ -263,24 +254,17 @@ def test_nearly_equal_gaussians(generator, distance, dtype, goal):
         log_var = randn(generator, 4, dtype=dtype)
         other = log_var + distance * randn(generator, 4, dtype=dtype)
         with mpmath.workdps(60):
-            pairs = [
-                (mpmath.mpf(a), mpmath.mpf(b)) for a, b in zip(log_var.tolist(), other.tolist(), strict=True)
-            ]
-            shift = [
-                mpmath.mpf(a) - mpmath.mpf(b) for a, b in zip(mean_p.tolist(), near[0].tolist(), strict=True)
-            ]
+            pairs = [(mpmath.mpf(a), mpmath.mpf(b)) for a, b in zip(log_var.tolist(), other.tolist(), strict=True)]
+            shift = [mpmath.mpf(a) - mpmath.mpf(b) for a, b in zip(mean_p.tolist(), near[0].tolist(), strict=True)]
             terms = [
-                mpmath.exp(a - b) - 1 - (a - b) + m**2 / mpmath.exp(b)
-                for (a, b), m in zip(pairs, shift, strict=True)
+                mpmath.exp(a - b) - 1 - (a - b) + m**2 / mpmath.exp(b) for (a, b), m in zip(pairs, shift, strict=True)
             ]
             exact = sum(terms) / 2
         assert relative_error(kl_diagonal_gaussian(mean_p, log_var, near[0], other), exact) <= goal
         step, log_var = distance * step, log_var * distance
         with mpmath.workdps(60):
             values = [mpmath.mpf(t) for t in log_var.tolist()]
-            exact = (
-                sum(mpmath.exp(t) - 1 - t for t in values) + sum(mpmath.mpf(m) ** 2 for m in step.tolist())
-            ) / 2
+            exact = (sum(mpmath.exp(t) - 1 - t for t in values) + sum(mpmath.mpf(m) ** 2 for m in step.tolist())) / 2
         assert relative_error(kl_to_standard_normal(step, log_var), exact) <= goal
 
 
@@ -357,9 +341,7 @@ def test_invariant_under_affine_maps(seed, d):
 def test_adds_over_independent_blocks(seed, d, other_d):
     generator = torch.Generator().manual_seed(seed)
     pair, other = random_pair(generator, d=d), random_pair(generator, d=other_d)
-    joined = [
-        torch.block_diag(a, b) if a.ndim == 2 else torch.cat((a, b)) for a, b in zip(pair, other, strict=True)
-    ]
+    joined = [torch.block_diag(a, b) if a.ndim == 2 else torch.cat((a, b)) for a, b in zip(pair, other, strict=True)]
     close(kl_gaussian(*joined), kl_gaussian(*pair) + kl_gaussian(*other), rtol=1e-12, atol=1e-12)
 
 
@@ -552,6 +534,9 @@ indefinite = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], d
 asymmetric = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
+FULL, TRIL, DIAGONAL, BAD = kl_gaussian, kl_gaussian_tril, kl_diagonal_gaussian, ValueError  # for short lines
+
+
 def replaced(tensor, index, value):
     tensor = tensor.clone()
     tensor[index] = value
@@ -565,64 +550,64 @@ def batch_with(matrix, index, n=5):
 @pytest.mark.parametrize(
     ("function", "arguments", "error", "sentence"),
     [
-        (kl_gaussian, ([0.0], eye, mean, eye), TypeError, "mean_p is a list: give a torch.Tensor"),
-        (kl_gaussian, (mean, eye, mean, eye.long()), TypeError, "cov_q has dtype torch.int64: give float32 or float64"),
-        (kl_gaussian, (mean, eye.half(), mean, eye), TypeError, "cov_p has dtype torch.float16"),
-        (kl_gaussian, (mean, eye, mean, eye.to(torch.complex128)), TypeError, "cov_q has dtype torch.complex128"),
-        (kl_gaussian, (mean, eye, mean.float(), eye), TypeError, "mean_q is torch.float32 but mean_p is torch.float64"),
-        (kl_gaussian, (mean, eye, mean, eye.to("meta")), ValueError, "cov_q is on meta but mean_p is on cpu"),
-        (kl_gaussian, (mean[0], eye, mean, eye), ValueError, "mean_p has shape (): it must end in the dimension d >= 1"),
-        (kl_gaussian, (mean[:0], eye[:0, :0], mean[:0], eye[:0, :0]), ValueError, "mean_p has shape (0,)"),
-        (kl_gaussian, (mean, eye, mean[:2], eye), ValueError, "mean_q has shape (2,): it must end in (3,)"),
-        (kl_gaussian, (mean, eye, mean, eye[:2, :2]), ValueError, "cov_q has shape (2, 2): it must end in (3, 3)"),
-        (kl_gaussian, (mean, eye[:2], mean, eye), ValueError, "cov_p has shape (2, 3): it must end in (3, 3)"),
-        (kl_gaussian, (mean, mean, mean, eye), ValueError, "cov_p has shape (3,): it must end in (3, 3)"),
-        (kl_gaussian, (mean.expand(2, 3), eye, mean, eye.expand(4, 3, 3)), ValueError, "do not broadcast (mean_p (2,)"),
-        (kl_gaussian, (replaced(mean, 1, math.nan), eye, mean, eye), ValueError, "mean_p[1] is nan"),
-        (kl_gaussian, (mean, eye, replaced(mean, 2, math.inf), eye), ValueError, "mean_q[2] is inf"),
-        (kl_gaussian, (mean, eye, mean, replaced(eye, (0, 2), math.nan)), ValueError, "cov_q[0, 2] is nan"),
-        (kl_gaussian, (mean, replaced(eye, (2, 0), math.nan), mean, eye), ValueError, "cov_p[2, 0] is nan"),
-        (kl_gaussian, (mean, replaced(eye, (1, 1), math.inf), mean, eye), ValueError, "cov_p[1, 1] is inf"),
-        (kl_gaussian, (mean, eye * math.inf, mean, eye), ValueError, "cov_p[0, 0] is inf"),
-        (kl_gaussian, (mean, asymmetric, mean, eye), ValueError, "cov_p is not symmetric (entries [0, 1] and [1, 0] differ by 0.3)"),
-        (kl_gaussian, (mean, eye, mean, batch_with(asymmetric, 4)), ValueError, "cov_q[4] is not symmetric"),
-        (kl_gaussian, (mean, eye, mean, indefinite), ValueError, "cov_q is not positive definite (its leading minor of order 2 is"),
-        (kl_gaussian, (mean, -eye, mean, eye), ValueError, "cov_p is not positive definite (its leading minor of order 1 is"),
-        (kl_gaussian, (mean, eye, mean, 0 * eye), ValueError, "cov_q is not positive definite"),
-        (kl_gaussian, (mean, eye, mean, batch_with(indefinite, 3)), ValueError, "cov_q[3] is not positive definite"),
-        (kl_gaussian, (mean, batch_with(indefinite, 1), mean, batch_with(indefinite, 3)), ValueError, "cov_p[1] is not"),
-        (kl_gaussian, (mean, batch_with(eye, 1), mean, batch_with(indefinite, 3)), ValueError, "cov_q[3] is not"),
-        (kl_gaussian, (mean, eye, mean, batch_with(indefinite, 5, 6).view(2, 3, 3, 3)), ValueError, "cov_q[1, 2] is not positive"),
-        (kl_gaussian, (mean, eye, mean, batch_with(indefinite, 901, 1000)), ValueError, "cov_q[901] is not positive"),
-        (kl_gaussian, (mean + 1e200, eye, mean, eye), ValueError, "the divergence is beyond the range of torch.float64"),
-        (kl_gaussian_tril, (mean, asymmetric, mean, eye), ValueError, "tril_p is not lower triangular (entry [0, 1] is 0.5)"),
-        (kl_gaussian_tril, (mean, eye, mean, batch_with(asymmetric, 2)), ValueError, "tril_q[2] is not lower triangular"),
-        (kl_gaussian_tril, (mean, -eye, mean, -eye), ValueError, "tril_p has -1 on its diagonal at row 0"),
-        (kl_gaussian_tril, (mean, eye, mean, batch_with(replaced(eye, (2, 2), 0.0), 1)), ValueError, "tril_q[1] has 0 on"),
-        (kl_gaussian_tril, (mean, replaced(eye, (2, 0), math.nan), mean, eye), ValueError, "tril_p[2, 0] is nan"),
-        (kl_gaussian_tril, (mean, eye, mean, replaced(eye, (0, 0), math.nan)), ValueError, "tril_q[0, 0] is nan"),
-        (kl_gaussian_tril, (mean, replaced(eye, (0, 2), math.nan), mean, eye), ValueError, "tril_p[0, 2] is nan"),
-        (kl_gaussian_tril, (mean, replaced(eye, (2, 0), math.inf), mean, eye), ValueError, "tril_p[2, 0] is inf"),
-        (kl_gaussian_tril, (mean, eye, mean, replaced(eye, (2, 0), math.inf)), ValueError, "tril_q[2, 0] is inf"),
-        (kl_gaussian_tril, (mean, eye, mean, replaced(eye, (2, 2), math.inf)), ValueError, "tril_q[2, 2] is inf"),
-        (kl_diagonal_gaussian, (mean, mean, mean, mean[:1]), ValueError, "log_var_q has shape (1,): it must end in (3,)"),
-        (kl_diagonal_gaussian, (mean, replaced(mean, 0, math.nan), mean, mean), ValueError, "log_var_p[0] is nan"),
-        (kl_diagonal_gaussian, (mean, mean, mean, replaced(mean, 0, math.inf)), ValueError, "log_var_q[0] is inf"),
-        (kl_diagonal_gaussian, (mean, mean, mean, replaced(mean, 1, -math.inf)), ValueError, "log_var_q[1] is -inf"),
-        (kl_diagonal_gaussian, (mean, mean + 710, mean, mean), ValueError, "the divergence is beyond the range of torch.float64"),
-        (kl_to_standard_normal, (mean.float(), mean.float() + 89), ValueError, "beyond the range of torch.float32"),
-        (kl_to_standard_normal, (mean.expand(2, 3), mean.expand(3, 3)), ValueError, "do not broadcast"),
-        (kl_to_standard_normal, (mean, replaced(mean, 2, -math.inf)), ValueError, "log_var[2] is -inf"),
-        (log_prob, (replaced(mean, 0, math.nan), mean, eye), ValueError, "x[0] is nan"),
-        (log_prob, (mean[:2], mean, eye), ValueError, "mean has shape (3,): it must end in (2,), because x has shape (2,)"),
-        (log_prob, (mean, mean, indefinite), ValueError, "cov is not positive definite"),
-        (log_prob_tril, (mean, mean, indefinite), ValueError, "tril is not lower triangular"),
-        (log_prob_tril, (mean, mean, -eye), ValueError, "tril has -1 on its diagonal"),
-        (sample, (replaced(mean, 0, math.inf), eye, 2), ValueError, "mean[0] is inf"),
-        (sample, (mean, indefinite, 2), ValueError, "cov is not positive definite"),
-        (sample, (mean, eye, -1), ValueError, "n is -1"),
-        (sample_tril, (mean, -eye, 2), ValueError, "tril has -1 on its diagonal"),
-        (sample_tril, (mean, replaced(eye, (1, 0), math.inf), 2), ValueError, "tril[1, 0] is inf"),
+        (FULL, ([0.0], eye, mean, eye), TypeError, "mean_p is a list: give a torch.Tensor"),
+        (FULL, (mean, eye, mean, eye.long()), TypeError, "cov_q has dtype torch.int64: give float32 or float64"),
+        (FULL, (mean, eye.half(), mean, eye), TypeError, "cov_p has dtype torch.float16"),
+        (FULL, (mean, eye, mean, eye.to(torch.complex128)), TypeError, "cov_q has dtype torch.complex128"),
+        (FULL, (mean, eye, mean.float(), eye), TypeError, "mean_q is torch.float32 but mean_p is torch.float64"),
+        (FULL, (mean, eye, mean, eye.to("meta")), BAD, "cov_q is on meta but mean_p is on cpu"),
+        (FULL, (mean[0], eye, mean, eye), BAD, "mean_p has shape (): it must end in the dimension d >= 1"),
+        (FULL, (mean[:0], eye[:0, :0], mean[:0], eye[:0, :0]), BAD, "mean_p has shape (0,)"),
+        (FULL, (mean, eye, mean[:2], eye), BAD, "mean_q has shape (2,): it must end in (3,)"),
+        (FULL, (mean, eye, mean, eye[:2, :2]), BAD, "cov_q has shape (2, 2): it must end in (3, 3)"),
+        (FULL, (mean, eye[:2], mean, eye), BAD, "cov_p has shape (2, 3): it must end in (3, 3)"),
+        (FULL, (mean, mean, mean, eye), BAD, "cov_p has shape (3,): it must end in (3, 3)"),
+        (FULL, (mean.expand(2, 3), eye, mean, eye.expand(4, 3, 3)), BAD, "do not broadcast (mean_p (2,)"),
+        (FULL, (replaced(mean, 1, math.nan), eye, mean, eye), BAD, "mean_p[1] is nan"),
+        (FULL, (mean, eye, replaced(mean, 2, math.inf), eye), BAD, "mean_q[2] is inf"),
+        (FULL, (mean, eye, mean, replaced(eye, (0, 2), math.nan)), BAD, "cov_q[0, 2] is nan"),
+        (FULL, (mean, replaced(eye, (2, 0), math.nan), mean, eye), BAD, "cov_p[2, 0] is nan"),
+        (FULL, (mean, replaced(eye, (1, 1), math.inf), mean, eye), BAD, "cov_p[1, 1] is inf"),
+        (FULL, (mean, eye * math.inf, mean, eye), BAD, "cov_p[0, 0] is inf"),
+        (FULL, (mean, asymmetric, mean, eye), BAD, "cov_p is not symmetric (entries [0, 1] and [1, 0] differ by"),
+        (FULL, (mean, eye, mean, batch_with(asymmetric, 4)), BAD, "cov_q[4] is not symmetric"),
+        (FULL, (mean, eye, mean, indefinite), BAD, "cov_q is not positive definite (its leading minor of order 2"),
+        (FULL, (mean, -eye, mean, eye), BAD, "cov_p is not positive definite (its leading minor of order 1"),
+        (FULL, (mean, eye, mean, 0 * eye), BAD, "cov_q is not positive definite"),
+        (FULL, (mean, eye, mean, batch_with(indefinite, 3)), BAD, "cov_q[3] is not positive definite"),
+        (FULL, (mean, batch_with(indefinite, 1), mean, batch_with(indefinite, 3)), BAD, "cov_p[1] is not"),
+        (FULL, (mean, batch_with(eye, 1), mean, batch_with(indefinite, 3)), BAD, "cov_q[3] is not"),
+        (FULL, (mean, eye, mean, batch_with(indefinite, 5, 6).view(2, 3, 3, 3)), BAD, "cov_q[1, 2] is not positive"),
+        (FULL, (mean, eye, mean, batch_with(indefinite, 901, 1000)), BAD, "cov_q[901] is not positive"),
+        (FULL, (mean + 1e200, eye, mean, eye), BAD, "the divergence is beyond the range of torch.float64"),
+        (TRIL, (mean, asymmetric, mean, eye), BAD, "tril_p is not lower triangular (entry [0, 1] is 0.5)"),
+        (TRIL, (mean, eye, mean, batch_with(asymmetric, 2)), BAD, "tril_q[2] is not lower triangular"),
+        (TRIL, (mean, -eye, mean, -eye), BAD, "tril_p has -1 on its diagonal at row 0"),
+        (TRIL, (mean, eye, mean, batch_with(replaced(eye, (2, 2), 0.0), 1)), BAD, "tril_q[1] has 0 on"),
+        (TRIL, (mean, replaced(eye, (2, 0), math.nan), mean, eye), BAD, "tril_p[2, 0] is nan"),
+        (TRIL, (mean, eye, mean, replaced(eye, (0, 0), math.nan)), BAD, "tril_q[0, 0] is nan"),
+        (TRIL, (mean, replaced(eye, (0, 2), math.nan), mean, eye), BAD, "tril_p[0, 2] is nan"),
+        (TRIL, (mean, replaced(eye, (2, 0), math.inf), mean, eye), BAD, "tril_p[2, 0] is inf"),
+        (TRIL, (mean, eye, mean, replaced(eye, (2, 0), math.inf)), BAD, "tril_q[2, 0] is inf"),
+        (TRIL, (mean, eye, mean, replaced(eye, (2, 2), math.inf)), BAD, "tril_q[2, 2] is inf"),
+        (DIAGONAL, (mean, mean, mean, mean[:1]), BAD, "log_var_q has shape (1,): it must end in (3,)"),
+        (DIAGONAL, (mean, replaced(mean, 0, math.nan), mean, mean), BAD, "log_var_p[0] is nan"),
+        (DIAGONAL, (mean, mean, mean, replaced(mean, 0, math.inf)), BAD, "log_var_q[0] is inf"),
+        (DIAGONAL, (mean, mean, mean, replaced(mean, 1, -math.inf)), BAD, "log_var_q[1] is -inf"),
+        (DIAGONAL, (mean, mean + 710, mean, mean), BAD, "the divergence is beyond the range of torch.float64"),
+        (kl_to_standard_normal, (mean.float(), mean.float() + 89), BAD, "beyond the range of torch.float32"),
+        (kl_to_standard_normal, (mean.expand(2, 3), mean.expand(3, 3)), BAD, "do not broadcast"),
+        (kl_to_standard_normal, (mean, replaced(mean, 2, -math.inf)), BAD, "log_var[2] is -inf"),
+        (log_prob, (replaced(mean, 0, math.nan), mean, eye), BAD, "x[0] is nan"),
+        (log_prob, (mean[:2], mean, eye), BAD, "mean has shape (3,): it must end in (2,), because x has shape (2,)"),
+        (log_prob, (mean, mean, indefinite), BAD, "cov is not positive definite"),
+        (log_prob_tril, (mean, mean, indefinite), BAD, "tril is not lower triangular"),
+        (log_prob_tril, (mean, mean, -eye), BAD, "tril has -1 on its diagonal"),
+        (sample, (replaced(mean, 0, math.inf), eye, 2), BAD, "mean[0] is inf"),
+        (sample, (mean, indefinite, 2), BAD, "cov is not positive definite"),
+        (sample, (mean, eye, -1), BAD, "n is -1"),
+        (sample_tril, (mean, -eye, 2), BAD, "tril has -1 on its diagonal"),
+        (sample_tril, (mean, replaced(eye, (1, 0), math.inf), 2), BAD, "tril[1, 0] is inf"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_a_sentence(function, arguments, error, sentence):
@@ -654,9 +639,7 @@ def test_rounding_is_not_called_asymmetry(generator):
     mean, cov = random_gaussian(generator, 3, d=6)
     rounded = cov * (1 + 1e-15 * randn(generator, 3, 6, 6))
     assert not torch.equal(rounded, rounded.mT)
-    close(
-        kl_gaussian(mean, rounded, mean + 1, cov), kl_gaussian(mean, cov, mean + 1, cov), rtol=1e-10, atol=0
-    )
+    close(kl_gaussian(mean, rounded, mean + 1, cov), kl_gaussian(mean, cov, mean + 1, cov), rtol=1e-10, atol=0)
     scales = torch.tensor([1.0, 1e12, 1e-12], dtype=torch.float64)[:, None, None]
     assert kl_gaussian(mean, rounded * scales, mean, cov).isfinite().all()
 
