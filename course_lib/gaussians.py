@@ -265,7 +265,7 @@ def _kl_from_covariances(dtype, mean_p, cov_p, mean_q, cov_q, for_gradient=False
     """The divergence and, if asked, what its gradient needs: both factors, W and m."""
     tril_p, tril_q = _cholesky("cov_p", cov_p, dtype), _cholesky("cov_q", cov_q, dtype)
     scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
-    kl = _kl_whitened(scale, shift, tril_p, tril_q)
+    kl = _kl_whitened(scale, shift)
     smallest = _check_kl(kl, dtype, mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
     if smallest >= NEARLY_EQUAL and not for_gradient:
         return kl
@@ -281,7 +281,7 @@ def _kl_from_factors(dtype, mean_p, tril_p, mean_q, tril_q, for_gradient=False):
     _check_tril("tril_p", tril_p)
     _check_tril("tril_q", tril_q)
     scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
-    kl = _kl_whitened(scale, shift, tril_p, tril_q)
+    kl = _kl_whitened(scale, shift)
     smallest = _check_kl(kl, dtype, mean_p=mean_p, tril_p=tril_p, mean_q=mean_q, tril_q=tril_q)
     if smallest >= NEARLY_EQUAL and not for_gradient:
         return kl
@@ -308,12 +308,10 @@ def _subtract_identity(scale):
     return scale
 
 
-def _kl_whitened(scale, shift, tril_p, tril_q):
-    # c_i from the given diagonals, which the solve has not rounded
-    half_log_det = (_diagonal(tril_p) / _diagonal(tril_q)).log().sum(-1)
+def _kl_whitened(scale, shift):
     # a norm makes no copy of a large batch, unlike scale.square().sum()
     trace_and_mahalanobis = vector_norm(scale, dim=(-2, -1)).square() + vecdot(shift, shift)
-    return 0.5 * (trace_and_mahalanobis - tril_q.shape[-1]) - half_log_det
+    return 0.5 * (trace_and_mahalanobis - scale.shape[-1]) - _diagonal(scale).log().sum(-1)
 
 
 def _kl_nearly_equal(change, shift):
@@ -337,7 +335,6 @@ def _refine(change, difference, tril_q):
 
 def _kl_log_variance(shift, log_ratio, arguments):
     """The divergence from the whitened means and the differences of the log-variances."""
-    # expm1 rather than exp: exp(t) - 1 loses its digits where the variances nearly agree.
     kl = 0.5 * (shift.square() + (log_ratio.expm1() - log_ratio)).sum(-1)
     if _check_kl(kl, kl.dtype, **arguments) < NEARLY_EQUAL:
         # exp(t) - 1 - t = x - log(1 + x) with x = exp(t) - 1
@@ -358,7 +355,8 @@ def _minus_log1p(x):
 
 # The gradients, in closed form: faster than autograd through the Cholesky factors, and right at equality, where the
 # divergence is computed by another branch. Under create_graph, backward recomputes the whitened quantities from the
-# inputs, so that second derivatives see them as functions of the inputs.
+# inputs, so that second derivatives see them as functions of the inputs. Autograd itself sums each gradient over the
+# dimensions in which its input was broadcast.
 
 
 def _with_gradient(function, *inputs):
@@ -398,10 +396,10 @@ class _FromFactors(torch.autograd.Function):
         grad_mean = weight * _solve_transposed(tril_q, shift)
         grad_tril = solve_triangular(tril_q.mT, scaled, upper=True)
         outer = grad_tril + grad_tril @ change.mT + grad_mean.unsqueeze(-1) * shift.unsqueeze(-2)
-        grad_tril_p = grad_tril.tril() + torch.diag_embed(width / _diagonal(tril_p))
-        grad_tril_q = outer.tril() + torch.diag_embed(width / _diagonal(tril_q))
-        inputs = (mean_p, tril_p, mean_q, tril_q)
-        return None, *_like(inputs, grad_mean, grad_tril_p, -grad_mean, -grad_tril_q)
+        grad_tril_p, grad_tril_q = grad_tril.tril(), outer.tril()
+        _diagonal(grad_tril_p).add_(width / _diagonal(tril_p))
+        _diagonal(grad_tril_q).add_(width / _diagonal(tril_q))
+        return None, grad_mean, grad_tril_p, -grad_mean, -grad_tril_q
 
 
 class _FromCovariances(torch.autograd.Function):
@@ -428,14 +426,12 @@ class _FromCovariances(torch.autograd.Function):
             change, shift = _whiten_again(mean_p, tril_p, mean_q, tril_q)
         weight = grad.unsqueeze(-1)
         grad_mean = weight * _solve_transposed(tril_q, shift)
-        half = 0.5 * weight.unsqueeze(-1)
-        symmetric = change + change.mT
-        seen_from_p = symmetric + change.mT @ change
-        seen_from_q = symmetric + change @ change.mT + shift.unsqueeze(-1) * shift.unsqueeze(-2)
-        grad_cov_p = _unwhiten(tril_p, half * seen_from_p)
-        grad_cov_q = _unwhiten(tril_q, half * seen_from_q)
-        inputs = (mean_p, cov_p, mean_q, cov_q)
-        return None, *_like(inputs, grad_mean, grad_cov_p, -grad_mean, -grad_cov_q)
+        half = 0.5 * weight
+        scaled = half.unsqueeze(-1) * change
+        symmetric = scaled + scaled.mT
+        seen_from_p = symmetric + change.mT @ scaled
+        seen_from_q = symmetric + scaled @ change.mT + (half * shift).unsqueeze(-1) * shift.unsqueeze(-2)
+        return None, grad_mean, _unwhiten(tril_p, seen_from_p), -grad_mean, -_unwhiten(tril_q, seen_from_q)
 
 
 class _FromLogVariances(torch.autograd.Function):
@@ -450,18 +446,12 @@ class _FromLogVariances(torch.autograd.Function):
     def backward(ctx, grad):
         shift, log_ratio = ctx.saved_tensors
         weight = grad.unsqueeze(-1)
-        return None, *_like((shift, log_ratio), weight * shift, 0.5 * weight * log_ratio.expm1())
+        return None, weight * shift, 0.5 * weight * log_ratio.expm1()
 
 
 def _whiten_again(mean_p, tril_p, mean_q, tril_q):
     """W and m as differentiable functions of their inputs."""
     return _relative_change(tril_p, tril_q), _solve(tril_q, mean_p - mean_q)
-
-
-def _like(inputs, *gradients):
-    """Each gradient summed over the dimensions in which its input was broadcast."""
-    pairs = zip(inputs, gradients, strict=True)
-    return [gradient if gradient.shape == i.shape else gradient.sum_to_size(i.shape) for i, gradient in pairs]
 
 
 # Linear algebra

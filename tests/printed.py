@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import latex_reader
 import ledger
 import sympy
 import yaml
@@ -102,3 +103,15 @@ def evaluate(latex: str, values: Mapping[str, object]) -> float:
     result = expression.subs(plain)
     assert not result.free_symbols, f"no value was given for {result.free_symbols} in {latex}"
     return float(result)
+
+
+def reader(latex: str):
+    """A formula as a function of the values of its symbols, with matrices of any size; not SymPy's reading."""
+    (one,) = latex_reader.sides(latex)
+    return one
+
+
+@cache
+def readers(label: str):
+    """The sides of a displayed equation, each as a function of the values of its symbols."""
+    return latex_reader.sides(book()[label])

@@ -231,6 +231,8 @@ def test_float32_covariances_are_worked_on_in_float64(generator):
         in_float64 = kl_gaussian(*(t.double() for t in pair))
         errors.append(relative_error(in_float64, exact_kl(*pair)))
         assert torch.equal(kl_gaussian(*pair), in_float64.float())
+        density = log_prob(*(t.double() for t in (pair[2], *pair[:2])))
+        close(log_prob(pair[2], *pair[:2]), density.float(), rtol=1e-6, atol=0)
     assert np.median(errors) <= 1e-9
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}.*?^\1\s*$", re.M | re.S)
+# Other ways to display a formula, which would pass the ledger by.
+ELSEWHERE = re.compile(r"\{math\}|\\\[|\\begin\{(?:equation|align|gather|multline)\*?\}")
 DISPLAY = re.compile(r"\$\$(?P<latex>.+?)\$\$[ \t]*(?:\((?P<label>[\w:-]+)\))?", re.S)
 
 
@@ -54,6 +56,9 @@ def equations(chapter: Path) -> list[Equation]:
     return [
         Equation(match["label"], one_line(match["latex"]), chapter, text.count("\n", 0, match.start()) + 1)
         for match in DISPLAY.finditer(text)
+    ] + [
+        Equation(match.group(), "", chapter, text.count("\n", 0, match.start()) + 1)
+        for match in ELSEWHERE.finditer(text)
     ]
 
 
@@ -97,6 +102,8 @@ def problems(found: list[Equation], tests: list[MarkedTest]) -> list[str]:
         place = f"{equation.chapter.name}:{equation.line}"
         if equation.label is None:
             lines.append(f"{place}: a displayed equation has no label; write (eq-...) or (def-...) after its $$")
+        elif ELSEWHERE.fullmatch(equation.label):
+            lines.append(f"{place}: {equation.label} is displayed without $$; write it as $$ ... $$ (eq-...)")
         elif not equation.label.startswith(("eq-", "def-")):
             lines.append(f"{place}: the label {equation.label} begins with neither eq- nor def-")
         elif equation.label in printed:
@@ -131,12 +138,13 @@ def rows(root: Path = ROOT) -> list[str]:
     found, tests = read(root)
     lines: list[str] = []
     for chapter in chapters(root):
-        displayed = [equation for equation in found if equation.chapter == chapter and equation.label]
-        own = [equation for equation in displayed if equation.label.startswith("eq-")]
+        own = [equation for equation in found if equation.chapter == chapter]
+        claims = [equation for equation in own if equation.label.startswith("eq-")]
         lines += [
             f"## {title(chapter)}",
             "",
-            f"{{doc}}`../{chapter.stem}` displays {len(own)} equations that claim something.",
+            f"{{doc}}`../{chapter.stem}` displays {len(claims)} equations that claim something, and "
+            f"{len(own) - len(claims)} definitions.",
             "",
             "| equation | formula | checked by |",
             "|---|---|---|",
@@ -149,7 +157,8 @@ def rows(root: Path = ROOT) -> list[str]:
             )
             # A bar would end the cell of the table.
             latex = equation.latex.replace("|", r"\vert ").replace(r"\\vert ", r"\Vert ").rstrip(" .,")
-            lines.append(f"| {{eq}}`{equation.label}` | $\\displaystyle {latex}$ | {names or '**no test**'} |")
+            missing = "**no test**" if equation in claims else "(a definition)"
+            lines.append(f"| {{eq}}`{equation.label}` | $\\displaystyle {latex}$ | {names or missing} |")
         lines.append("")
     return lines
 
