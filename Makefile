@@ -47,7 +47,7 @@ notebooks: $(INSTALLED)  ## Make the reader's editions book/*.ipynb from book/*.
 
 test: $(INSTALLED)  ## Run every check: formulas, stored numbers, pages, planted faults
 	$(PY) -m ruff check .
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --dist worksteal
 	@echo "Tested: every check above passed. Pages that the checks built are in $(CURDIR)/_build"
 
 lint: $(INSTALLED)  ## Check the style, and mend what can be mended

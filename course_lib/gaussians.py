@@ -10,7 +10,7 @@ m = tril_q^-1 (mean_p - mean_q), which is p seen from a q that is whitened,
     KL(p || q) = 1/2 (|C|^2 - d + |m|^2) - sum_i log c_i             (trace, dimension, Mahalanobis, log-determinant)
                = 1/2 |W|^2 + 1/2 |m|^2 + sum_i (w_i - log(1 + w_i))    where C = I + W.
 
-Nothing is inverted. The first form serves in general. Nearly equal Gaussians take the second, in which no term is
+For the value nothing is inverted. The first form serves in general. Nearly equal Gaussians take the second, in which no term is
 negative and no digit is lost: W = tril_q^-1 (tril_p - tril_q) takes the difference before the solve.
 """
 
@@ -19,8 +19,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._subclasses import FakeTensor
-from torch.linalg import cholesky_ex, solve_triangular, vecdot, vector_norm
+from torch.linalg import cholesky_ex, diagonal, solve_triangular, vecdot, vector_norm
+
+from course_lib._validation import any_of, bounds, check_finite, check_form, check_symmetric, check_tril, member
 
 __all__ = [
     "kl_diagonal_gaussian",
@@ -33,12 +34,13 @@ __all__ = [
     "sample_tril",
 ]
 
-FLOATS = (torch.float64, torch.float32)
-
 LOG_TWO_PI = math.log(2 * math.pi)
 
 # Below this divergence the first form above would show the rounding of its differences; the second takes over.
 NEARLY_EQUAL = 1e-2
+
+# Up to so many entries, to copy two tensors into one costs less than the call that is saved.
+SMALL = 50_000
 
 
 # Log-density and sampling
@@ -59,7 +61,7 @@ def log_prob(
         >>> round(log_prob(zero, zero, identity).item(), 6)  # -log(2 pi)
         -1.837877
     """
-    _check_form({"x": x, "mean": mean}, {"cov": cov})
+    check_form({"x": x, "mean": mean}, {"cov": cov})
     return _log_prob(_cholesky("cov", cov, cov.dtype), x=x, mean=mean)
 
 
@@ -78,8 +80,8 @@ def log_prob_tril(
         >>> round(log_prob_tril(zero, zero, tril).item(), 6)  # -log(2 pi) - log 4
         -3.224171
     """
-    _check_form({"x": x, "mean": mean}, {"tril": tril})
-    _check_tril("tril", tril.detach())
+    check_form({"x": x, "mean": mean}, {"tril": tril})
+    check_tril("tril", tril.detach())
     return _log_prob(tril.double(), x=x, mean=mean)
 
 
@@ -103,7 +105,7 @@ def sample(
         >>> draws.shape, round(draws.T.cov()[0, 1].item(), 1)
         (torch.Size([100000, 2]), 1.0)
     """
-    _check_form({"mean": mean}, {"cov": cov})
+    check_form({"mean": mean}, {"cov": cov})
     return _sample(mean, _cholesky("cov", cov, cov.dtype).to(mean.dtype), n, generator)
 
 
@@ -127,8 +129,8 @@ def sample_tril(
         >>> round(draws.mean().item(), 1), round(draws.std().item(), 1)
         (1.0, 3.0)
     """
-    _check_form({"mean": mean}, {"tril": tril})
-    _check_tril("tril", tril.detach())
+    check_form({"mean": mean}, {"tril": tril})
+    check_tril("tril", tril.detach())
     return _sample(mean, tril, n, generator)
 
 
@@ -156,7 +158,7 @@ def kl_gaussian(
         >>> round(kl_gaussian(mean_q, cov_q, mean_p, cov_p).item(), 6)
         1.306853
     """
-    _check_form({"mean_p": mean_p, "mean_q": mean_q}, {"cov_p": cov_p, "cov_q": cov_q})
+    check_form({"mean_p": mean_p, "mean_q": mean_q}, {"cov_p": cov_p, "cov_q": cov_q})
     return _with_gradient(_FromCovariances, mean_p, cov_p, mean_q, cov_q)
 
 
@@ -168,7 +170,8 @@ def kl_gaussian_tril(
 ) -> Float[Tensor, "*#batch"]:
     """Divergence KL(p || q) of two Gaussians given by the Cholesky factors, in nats for each datum.
 
-    Right to the last digits even where the covariances, of condition 1e15, could no longer be factorised.
+    Use it where covariances are ill-conditioned: the error grows with the condition of a factor, which is the square
+    root of the covariance's.
     Shapes: means (*batch, d), factors (*batch, d, d); the batches broadcast. Returns (*batch), never negative.
     Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a factor that is not
     lower triangular with a positive diagonal.
@@ -180,7 +183,7 @@ def kl_gaussian_tril(
         >>> round(kl_gaussian_tril(mean_p, tril_p, mean_q, tril_q).item(), 6)
         0.443147
     """
-    _check_form({"mean_p": mean_p, "mean_q": mean_q}, {"tril_p": tril_p, "tril_q": tril_q})
+    check_form({"mean_p": mean_p, "mean_q": mean_q}, {"tril_p": tril_p, "tril_q": tril_q})
     return _with_gradient(_FromFactors, mean_p, tril_p, mean_q, tril_q)
 
 
@@ -204,7 +207,7 @@ def kl_diagonal_gaussian(
         1.329442
     """
     arguments = {"mean_p": mean_p, "log_var_p": log_var_p, "mean_q": mean_q, "log_var_q": log_var_q}
-    _check_form(arguments, {})
+    check_form(arguments, {})
     shift = (mean_p - mean_q) * (-0.5 * log_var_q).exp()
     return _FromLogVariances.apply(arguments, shift, log_var_p - log_var_q)
 
@@ -226,7 +229,7 @@ def kl_to_standard_normal(
         0.5
     """
     arguments = {"mean": mean, "log_var": log_var}
-    _check_form(arguments, {})
+    check_form(arguments, {})
     return _FromLogVariances.apply(arguments, mean, log_var)
 
 
@@ -236,16 +239,16 @@ def kl_to_standard_normal(
 def _log_prob(tril, *, x, mean):
     dim = tril.shape[-1]
     mahalanobis = _solve(tril, x.double() - mean.double()).square().sum(-1)
-    half_log_det = _diagonal(tril).log().sum(-1)
+    half_log_det = diagonal(tril).log().sum(-1)
     result = (-0.5 * (dim * LOG_TWO_PI + mahalanobis) - half_log_det).to(x.dtype)
-    if not all(map(math.isfinite, _bounds(result))):
+    if not all(map(math.isfinite, bounds(result))):
         _explain_not_finite("log-density", x.dtype, {"x": x, "mean": mean, "tril": tril})
     return result
 
 
 def _sample(mean, tril, n, generator):
     for name, argument in {"mean": mean, "tril": tril}.items():
-        _check_finite(name, argument)
+        check_finite(name, argument)
     if n < 0:
         raise ValueError(f"n is {n}: the number of samples must be 0 or more")
     if generator is not None and generator.device.type != mean.device.type:
@@ -262,30 +265,29 @@ def _sample(mean, tril, n, generator):
 
 
 def _kl_from_covariances(dtype, mean_p, cov_p, mean_q, cov_q, for_gradient=False):
-    """The divergence and, if asked, what its gradient needs: both factors, W and m."""
+    """The divergence and, if asked, what its gradient needs: which form was taken, both factors, and C or W, and m."""
     tril_p, tril_q = _cholesky("cov_p", cov_p, dtype), _cholesky("cov_q", cov_q, dtype)
     scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
     kl = _kl_whitened(scale, shift)
     smallest = _check_kl(kl, dtype, mean_p=mean_p, cov_p=cov_p, mean_q=mean_q, cov_q=cov_q)
-    if smallest >= NEARLY_EQUAL and not for_gradient:
-        return kl
-    change = _subtract_identity(scale)
-    if smallest < NEARLY_EQUAL:
-        change = _refine(_relative_change(tril_p, tril_q), cov_p - cov_q, tril_q)
-        kl = torch.where(kl < NEARLY_EQUAL, _kl_nearly_equal(change, shift), kl)
-    return (kl, tril_p, tril_q, change, shift) if for_gradient else kl
+    nearly_equal = smallest < NEARLY_EQUAL
+    if nearly_equal:
+        _, shift = _split(scale, shift)
+        scale = _refine(_relative_change(tril_p, tril_q), cov_p - cov_q, tril_q)
+        kl = torch.where(kl < NEARLY_EQUAL, _kl_nearly_equal(scale, shift), kl)
+    return (kl, nearly_equal, tril_p, tril_q, scale, shift) if for_gradient else kl
 
 
 def _kl_from_factors(dtype, mean_p, tril_p, mean_q, tril_q, for_gradient=False):
     """The divergence and, if asked, what its gradient needs: W and m."""
-    _check_tril("tril_p", tril_p)
-    _check_tril("tril_q", tril_q)
+    check_tril("tril_p", tril_p)
+    check_tril("tril_q", tril_q)
     scale, shift = _whiten(mean_p - mean_q, tril_p, tril_q)
     kl = _kl_whitened(scale, shift)
     smallest = _check_kl(kl, dtype, mean_p=mean_p, tril_p=tril_p, mean_q=mean_q, tril_q=tril_q)
     if smallest >= NEARLY_EQUAL and not for_gradient:
         return kl
-    change = _subtract_identity(scale)
+    change, shift = _split(scale, shift)
     if smallest < NEARLY_EQUAL:
         change = _relative_change(tril_p, tril_q)
         kl = torch.where(kl < NEARLY_EQUAL, _kl_nearly_equal(change, shift), kl)
@@ -293,7 +295,9 @@ def _kl_from_factors(dtype, mean_p, tril_p, mean_q, tril_q, for_gradient=False):
 
 
 def _whiten(mean, tril_p, tril_q):
-    """C = tril_q^-1 tril_p and m = tril_q^-1 mean."""
+    """C = tril_q^-1 tril_p and m = tril_q^-1 mean; where one solve is cheaper than two, [C, m] in one and None."""
+    if tril_p.numel() <= SMALL and tril_p.shape[:-1] == mean.shape:
+        return solve_triangular(tril_q, torch.cat((tril_p, mean.unsqueeze(-1)), -1), upper=False), None
     return solve_triangular(tril_q, tril_p, upper=False), _solve(tril_q, mean)
 
 
@@ -302,20 +306,25 @@ def _relative_change(tril_p, tril_q):
     return solve_triangular(tril_q, tril_p - tril_q, upper=False)
 
 
-def _subtract_identity(scale):
-    """W = C - I, in place: C is not used again."""
-    _diagonal(scale).sub_(1)
-    return scale
+def _split(scale, shift):
+    """W = C - I and m from what `_whiten` returned. The identity is taken off in place: C is not used again."""
+    if shift is None:
+        scale, shift = scale[..., :-1], scale[..., -1]
+    diagonal(scale).sub_(1)
+    return scale, shift
 
 
 def _kl_whitened(scale, shift):
     # a norm makes no copy of a large batch, unlike scale.square().sum()
-    trace_and_mahalanobis = vector_norm(scale, dim=(-2, -1)).square() + vecdot(shift, shift)
-    return 0.5 * (trace_and_mahalanobis - scale.shape[-1]) - _diagonal(scale).log().sum(-1)
+    trace_and_mahalanobis = vector_norm(scale, dim=(-2, -1)).square()
+    if shift is not None:
+        trace_and_mahalanobis = trace_and_mahalanobis + vecdot(shift, shift)
+    # 1/2 (trace + mahalanobis - d) - log-determinant, in place
+    return trace_and_mahalanobis.sub_(scale.shape[-2]).mul_(0.5).sub_(diagonal(scale).log().sum(-1))
 
 
 def _kl_nearly_equal(change, shift):
-    rows = 0.5 * change.square().sum(-1) + _minus_log1p(_diagonal(change))
+    rows = 0.5 * change.square().sum(-1) + _minus_log1p(diagonal(change))
     return rows.sum(-1) + 0.5 * shift.square().sum(-1)
 
 
@@ -328,7 +337,7 @@ def _refine(change, difference, tril_q):
     difference = difference.tril() + difference.tril(-1).mT  # the Cholesky factors came from lower triangles
     target = solve_triangular(tril_q, solve_triangular(tril_q, difference, upper=False).mT, upper=False)
     missing = target - (change + change.mT + change @ change.mT)
-    refined = change + missing.tril() - 0.5 * torch.diag_embed(_diagonal(missing))
+    refined = change + missing.tril() - 0.5 * torch.diag_embed(diagonal(missing))
     small = 0.5 * change.square().sum((-2, -1), keepdim=True) < NEARLY_EQUAL
     return torch.where(small, refined, change)
 
@@ -392,46 +401,69 @@ class _FromFactors(torch.autograd.Function):
             change, shift = _whiten_again(mean_p, tril_p, mean_q, tril_q)
         weight = grad.unsqueeze(-1)
         scaled = weight.unsqueeze(-1) * change
-        width = _diagonal(scaled)
+        width = diagonal(scaled)
         grad_mean = weight * _solve_transposed(tril_q, shift)
         grad_tril = solve_triangular(tril_q.mT, scaled, upper=True)
         outer = grad_tril + grad_tril @ change.mT + grad_mean.unsqueeze(-1) * shift.unsqueeze(-2)
         grad_tril_p, grad_tril_q = grad_tril.tril(), outer.tril()
-        _diagonal(grad_tril_p).add_(width / _diagonal(tril_p))
-        _diagonal(grad_tril_q).add_(width / _diagonal(tril_q))
+        diagonal(grad_tril_p).add_(width / diagonal(tril_p))
+        diagonal(grad_tril_q).add_(width / diagonal(tril_q))
         return None, grad_mean, grad_tril_p, -grad_mean, -grad_tril_q
 
 
 class _FromCovariances(torch.autograd.Function):
-    """With the precisions written through W, so that equal covariances give exactly zero:
+    """dKL/dmean_p = tril_q^-T m = -dKL/dmean_q, and with the precisions P = cov^-1 and v = tril_q^-T m
 
-    dKL/dmean_p = tril_q^-T m = -dKL/dmean_q,
-    dKL/dcov_p = 1/2 (cov_q^-1 - cov_p^-1) = 1/2 tril_p^-T (W + W' + W' W) tril_p^-1,
-    dKL/dcov_q = -1/2 tril_q^-T (W + W' + W W' + m m') tril_q^-1.
+        dKL/dcov_p = 1/2 (P_q - P_p),   dKL/dcov_q = 1/2 (P_q - P_q cov_p P_q - v v').
+
+    For nearly equal Gaussians the precisions are written through W, so that no digit is lost and equal covariances
+    give exactly zero:
+
+        dKL/dcov_p = 1/2 tril_p^-T (W + W' + W' W) tril_p^-1,
+        dKL/dcov_q = -1/2 tril_q^-T (W + W' + W W' + m m') tril_q^-1.
     """
 
     value = staticmethod(_kl_from_covariances)
 
     @staticmethod
     def forward(ctx, dtype, *inputs):
-        kl, *factors_and_whitened = _kl_from_covariances(dtype, *inputs, for_gradient=True)
-        ctx.save_for_backward(*inputs, *factors_and_whitened)
+        kl, ctx.nearly_equal, *whitened = _kl_from_covariances(dtype, *inputs, for_gradient=True)
+        ctx.save_for_backward(*inputs, *whitened)
         return kl
 
     @staticmethod
     def backward(ctx, grad):
-        mean_p, cov_p, mean_q, cov_q, tril_p, tril_q, change, shift = ctx.saved_tensors
+        mean_p, cov_p, mean_q, cov_q, tril_p, tril_q, scale, shift = ctx.saved_tensors
         if torch.is_grad_enabled():
             tril_p, tril_q = cholesky_ex(cov_p).L, cholesky_ex(cov_q).L
-            change, shift = _whiten_again(mean_p, tril_p, mean_q, tril_q)
-        weight = grad.unsqueeze(-1)
-        grad_mean = weight * _solve_transposed(tril_q, shift)
-        half = 0.5 * weight
-        scaled = half.unsqueeze(-1) * change
-        symmetric = scaled + scaled.mT
-        seen_from_p = symmetric + change.mT @ scaled
-        seen_from_q = symmetric + scaled @ change.mT + (half * shift).unsqueeze(-1) * shift.unsqueeze(-2)
-        return None, grad_mean, _unwhiten(tril_p, seen_from_p), -grad_mean, -_unwhiten(tril_q, seen_from_q)
+            gradients = _gradients_nearly_equal(tril_p, tril_q, *_whiten_again(mean_p, tril_p, mean_q, tril_q))
+        elif ctx.nearly_equal:
+            gradients = _gradients_nearly_equal(tril_p, tril_q, scale, shift)
+        else:
+            gradients = _gradients(tril_p, tril_q, scale, shift)
+        grad_mean, grad_cov_p, grad_cov_q = gradients
+        grad_mean = grad.unsqueeze(-1) * grad_mean
+        half = 0.5 * grad[..., None, None]
+        return None, grad_mean, half * grad_cov_p, -grad_mean, half * grad_cov_q
+
+
+def _gradients(tril_p, tril_q, scale, shift):
+    """For mean_p, and twice those for cov_p and cov_q."""
+    precision_p, precision_q = torch.cholesky_inverse(tril_p), torch.cholesky_inverse(tril_q)
+    seen = solve_triangular(tril_q.mT, scale, upper=True)
+    seen_cov = seen @ seen.mT
+    if shift is None:
+        return seen[..., -1], precision_q - precision_p, precision_q - seen_cov
+    gap = _solve_transposed(tril_q, shift)
+    return gap, precision_q - precision_p, precision_q - seen_cov - gap.unsqueeze(-1) * gap.unsqueeze(-2)
+
+
+def _gradients_nearly_equal(tril_p, tril_q, change, shift):
+    """The same from W."""
+    symmetric = change + change.mT
+    seen_from_p = symmetric + change.mT @ change
+    seen_from_q = symmetric + change @ change.mT + shift.unsqueeze(-1) * shift.unsqueeze(-2)
+    return _solve_transposed(tril_q, shift), _unwhiten(tril_p, seen_from_p), -_unwhiten(tril_q, seen_from_q)
 
 
 class _FromLogVariances(torch.autograd.Function):
@@ -457,10 +489,6 @@ def _whiten_again(mean_p, tril_p, mean_q, tril_q):
 # Linear algebra
 
 
-def _diagonal(matrix):
-    return matrix.diagonal(dim1=-2, dim2=-1)
-
-
 def _solve(tril, vectors):
     """tril^-1 v for each vector."""
     if tril.ndim == 2 and vectors.ndim >= 2:  # one solve for all rows, not a copy of the factor for each
@@ -482,149 +510,32 @@ def _unwhiten(tril, matrix):
 
 def _cholesky(name, cov, dtype):
     """The lower Cholesky factor in float64, or a sentence that names the batch member that has none."""
-    _check_symmetric(name, cov.detach(), dtype)
+    check_symmetric(name, cov, dtype)
     tril, info = cholesky_ex(cov.double())  # info costs less than an exception, and says which member failed
-    if _any(info):
+    if any_of(info):
         index = info.nonzero()[0].tolist() if info.ndim else []
         raise ValueError(
-            f"{_member(name, index)} is not positive definite (its leading minor of order "
+            f"{member(name, index)} is not positive definite (its leading minor of order "
             f"{info[tuple(index)].item()} is not positive): add a little to its diagonal, or give its Cholesky factor"
         )
     return tril
 
 
-# Checks. What needs values is asked in as few reductions as possible; the search for the culprit starts only when the
-# answer is bad. NaN and infinity are not looked for: they make every divergence NaN or infinite, and that is seen.
-
-
-def _check_form(vectors, matrices):
-    """Types, devices and shapes, which cost no arithmetic."""
-    named = vectors | matrices
-    first_name, first = next(iter(named.items()))
-    dtype, device = getattr(first, "dtype", None), getattr(first, "device", None)
-    for name, tensor in named.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}: give a torch.Tensor")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{name} has dtype {tensor.dtype}: give float32 or float64")
-        if tensor.dtype is not dtype:
-            raise TypeError(f"{name} is {tensor.dtype} but {first_name} is {dtype}: convert one of them")
-        if tensor.device != device:
-            raise ValueError(f"{name} is on {tensor.device} but {first_name} is on {device}: move one of them")
-    shape = first.shape
-    plain = [shape] * len(vectors) + [shape + shape[-1:]] * len(matrices)
-    if [tensor.shape for tensor in named.values()] != plain or 0 in shape[-1:]:
-        _check_shapes(vectors, matrices, first_name, shape)  # it may still broadcast
-
-
-def _check_shapes(vectors, matrices, first_name, first):
-    if len(first) == 0 or first[-1] == 0:
-        raise ValueError(f"{first_name} has shape {tuple(first)}: it must end in the dimension d >= 1")
-    batches = {}
-    for rank, group in ((1, vectors), (2, matrices)):
-        for name, tensor in group.items():
-            if tensor.shape[-rank:] != first[-1:] * rank:
-                raise ValueError(
-                    f"{name} has shape {tuple(tensor.shape)}: it must end in {tuple(first[-1:] * rank)}, "
-                    f"because {first_name} has shape {tuple(first)}"
-                )
-            batches[name] = tuple(tensor.shape[:-rank])
-    try:
-        torch.broadcast_shapes(*batches.values())
-    except RuntimeError:
-        shapes = ", ".join(f"{name} {batch}" for name, batch in batches.items())
-        raise ValueError(f"the batch shapes do not broadcast ({shapes}): make them equal, 1 or absent") from None
-
-
-def _clearly_symmetric(cov, dtype):
-    """Whether the whole batch passes by the measure of its strictest member, which two numbers decide."""
-    if not _values_are_known(cov) or torch.equal(cov, cov.mT):
-        return True
-    # cov - cov' is antisymmetric: its largest entry is its largest absolute value. Infinity minus itself is NaN.
-    return (cov - cov.mT).amax().item() <= _tolerance(dtype) * _diagonal(cov).amin().item()
-
-
-def _tolerance(dtype):
-    return math.sqrt(torch.finfo(dtype).eps)  # half the digits, relative to the largest variance
-
-
-def _check_symmetric(name, cov, dtype):
-    if _clearly_symmetric(cov, dtype):
-        return
-    _check_finite(name, cov)
-    asymmetry = cov - cov.mT
-    excess = asymmetry.amax((-2, -1)) - _tolerance(dtype) * _diagonal(cov).abs().amax(-1)
-    if (excess > 0).any():
-        index = (excess > 0).nonzero()[0].tolist() if excess.ndim else []
-        worst = asymmetry[tuple(index)]
-        row, column = divmod(worst.argmax().item(), worst.shape[-1])
-        raise ValueError(
-            f"{_member(name, index)} is not symmetric (entries [{row}, {column}] and [{column}, {row}] differ by "
-            f"{worst.amax().item():.4g}): give (cov + cov.mT) / 2 if you mean its symmetric part"
-        )
-
-
-def _check_tril(name, tril):
-    if not _values_are_known(tril):
-        return
-    if tril.triu(1).count_nonzero().item():  # NaN is not zero, and counted
-        _check_finite(name, tril)
-        *index, row, column = tril.triu(1).nonzero()[0].tolist()
-        raise ValueError(
-            f"{_member(name, index)} is not lower triangular (entry [{row}, {column}] is "
-            f"{tril[(*index, row, column)].item():.4g}): give torch.linalg.cholesky(cov), or its .tril()"
-        )
-    if not _diagonal(tril).amin().item() > 0:
-        _check_finite(name, tril)
-        *index, row = (_diagonal(tril) <= 0).nonzero()[0].tolist()
-        raise ValueError(
-            f"{_member(name, index)} has {_diagonal(tril)[(*index, row)].item():.4g} on its diagonal at row {row}: "
-            "every diagonal entry of a Cholesky factor must be positive"
-        )
+# NaN and infinity are not looked for in the arguments: they make every divergence NaN or infinite, and that is seen.
 
 
 def _check_kl(kl, dtype, **arguments):
     """Refuse what is not finite; return the smallest divergence."""
-    smallest, largest = _bounds(kl)
+    smallest, largest = bounds(kl)
     if not largest <= torch.finfo(dtype).max:  # also when it is NaN
         _explain_not_finite("divergence", dtype, arguments)
     return smallest
 
 
-def _bounds(result):
-    """The smallest and the largest value (NaN if there is one), 1 where values are not known."""
-    if not _values_are_known(result):
-        return 1.0, 1.0
-    if result.ndim == 0:
-        return (result.item(),) * 2
-    smallest, largest = result.detach().aminmax()
-    return smallest.item(), largest.item()
-
-
-def _values_are_known(tensor):
-    """Whether there are values to look at: not under FakeTensorMode, on the meta device, or in an empty batch."""
-    return not (isinstance(tensor, FakeTensor) or tensor.is_meta or tensor.numel() == 0)
-
-
-def _any(flags):
-    return _values_are_known(flags) and bool(flags if flags.ndim == 0 else flags.any())
-
-
-def _check_finite(name, tensor):
-    if _values_are_known(tensor) and not tensor.isfinite().all():
-        index = (~tensor.isfinite()).nonzero()[0].tolist()
-        value = tensor[tuple(index)].item()
-        raise ValueError(f"{_member(name, index)} is {value}: every entry must be finite")
-
-
 def _explain_not_finite(what, dtype, arguments):
     for name, tensor in arguments.items():
-        _check_finite(name, tensor)
+        check_finite(name, tensor)
     raise ValueError(
         f"the {what} is beyond the range of {dtype}: the variances are too small, or too far apart; "
         "keep the log-variances within a few tens of each other, or use float64"
     )
-
-
-def _member(name, index):
-    return f"{name}{index}" if index else name

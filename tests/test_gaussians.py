@@ -193,7 +193,7 @@ def test_float64_covariances_at_a_condition_number(generator, condition, goal):
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e8, 1e15])
-def test_factors_are_right_to_the_last_digits(generator, condition):
+def test_graded_factors_are_right_to_the_last_digits(generator, condition):
     """With rows that shrink by the square root of the condition number: the covariance itself has lost them."""
     deviations = torch.logspace(0, -math.log10(condition) / 2, 5, dtype=torch.float64)
     for _ in range(10):
@@ -218,6 +218,19 @@ def test_factors_in_a_random_basis(generator, condition):
         errors.append(relative_error(kl_gaussian_tril(*pair), exact_kl(*pair, from_factors=True)))
     assert np.median(errors) <= 2e-15
     assert max(errors) <= 1e-13
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e8, 1e12, 1e15])
+def test_error_from_factors_grows_like_the_root_of_the_condition(generator, condition):
+    """tril_p = tril_q C with a moderate C: the hardest case, because the answer rests on every direction of tril_q."""
+    deviations = torch.logspace(0, -math.log10(condition) / 2, 5, dtype=torch.float64)
+    for _ in range(10):
+        upper = torch.linalg.qr(deviations[:, None] * torch.linalg.qr(randn(generator, 5, 5)).Q).R
+        tril_q = (upper.mT * upper.diagonal().sign()).tril()
+        tril_p = (tril_q @ (torch.eye(5) + 0.3 * randn(generator, 5, 5).tril(-1))).tril()
+        pair = torch.zeros(5, dtype=torch.float64), tril_p, torch.zeros(5, dtype=torch.float64), tril_q
+        error = relative_error(kl_gaussian_tril(*pair), exact_kl(*pair, from_factors=True))
+        assert error <= 4 * math.sqrt(condition) * torch.finfo(torch.float64).eps
 
 
 def test_float32_covariances_are_worked_on_in_float64(generator):
