@@ -10,8 +10,8 @@ m = tril_q^-1 (mean_p - mean_q), which is p seen from a q that is whitened,
     KL(p || q) = 1/2 (|C|^2 - d + |m|^2) - sum_i log c_i             (trace, dimension, Mahalanobis, log-determinant)
                = 1/2 |W|^2 + 1/2 |m|^2 + sum_i (w_i - log(1 + w_i))    where C = I + W.
 
-For the value nothing is inverted. The first form serves in general. Nearly equal Gaussians take the second, in which no term is
-negative and no digit is lost: W = tril_q^-1 (tril_p - tril_q) takes the difference before the solve.
+For the value nothing is inverted. The first form serves in general. Nearly equal Gaussians take the second, in which
+no term is negative and no digit is lost: W = tril_q^-1 (tril_p - tril_q) takes the difference before the solve.
 """
 
 import math

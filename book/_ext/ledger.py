@@ -146,8 +146,8 @@ def rows(root: Path = ROOT) -> list[str]:
             f"{{doc}}`../{chapter.stem}` displays {len(claims)} equations that claim something, and "
             f"{len(own) - len(claims)} definitions.",
             "",
-            "| equation | formula | checked by |",
-            "|---|---|---|",
+            "| | formula, and the tests that check it |",
+            "|---|---|",
         ]
         for equation in own:
             names = ", ".join(
@@ -158,7 +158,7 @@ def rows(root: Path = ROOT) -> list[str]:
             # A bar would end the cell of the table.
             latex = equation.latex.replace("|", r"\vert ").replace(r"\\vert ", r"\Vert ").rstrip(" .,")
             missing = "**no test**" if equation in claims else "(a definition)"
-            lines.append(f"| {{eq}}`{equation.label}` | $\\displaystyle {latex}$ | {names or missing} |")
+            lines.append(f"| {{eq}}`{equation.label}` | $\\displaystyle {latex}$ <br> {names or missing} |")
         lines.append("")
     return lines
 
