@@ -103,6 +103,7 @@ def copy_of_the_tree(target: Path) -> Path:
 def run(tree: Path, checks: list[str], **environment: str) -> subprocess.CompletedProcess:
     """Run some checks of the copy, with the copy's own modules, also in the notebooks' kernels."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "BOOK_"))}
+    inherited["PYTEST_ADDOPTS"] = "--exitfirst"  # one failure is enough; the check of the notebooks inherits it too
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--color", "no", "--noconftest", *checks],
         cwd=tree, env=inherited | {"PYTHONPATH": str(tree)} | environment, capture_output=True, text=True, check=False,
