@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from timeit import Timer
 
-import mpmath
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from benchmarks.exact import exact_kl, ill_conditioned, relative_error
 from course_lib import __version__
 from course_lib.gaussians import kl_diagonal_gaussian, kl_gaussian, kl_gaussian_tril
 
@@ -117,32 +117,6 @@ def speed_rows(generator, seconds):
                     "microseconds": seconds_each * 1e6,
                     "unit": "x",
                 }
-
-
-def exact_kl(mean_p, matrix_p, mean_q, matrix_q, *, from_factors=False):
-    """The textbook formula in 80 digits, with the entries taken as exact."""
-    with mpmath.workdps(80):
-        mean_p, cov_p, mean_q, cov_q = (
-            mpmath.matrix(tensor.double().tolist()) for tensor in (mean_p, matrix_p, mean_q, matrix_q)
-        )
-        if from_factors:
-            cov_p, cov_q = cov_p * cov_p.T, cov_q * cov_q.T
-        precision, mean = mpmath.inverse(cov_q), mean_p - mean_q
-        product = precision * cov_p
-        trace = sum(product[i, i] for i in range(cov_p.rows))
-        log_ratio = mpmath.log(mpmath.det(cov_q) / mpmath.det(cov_p))
-        return (trace - cov_p.rows + (mean.T * precision * mean)[0] + log_ratio) / 2
-
-
-def relative_error(value, exact):
-    return float(abs((mpmath.mpf(value.item()) - exact) / exact))
-
-
-def ill_conditioned(generator, condition, d):
-    basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
-    half_exponent = torch.linspace(0, -torch.tensor(condition).log10().item(), d, dtype=torch.float64)
-    cov = (basis * 10**half_exponent) @ basis.mT
-    return (cov + cov.mT) / 2
 
 
 def accuracy_rows(generator, repeats):

@@ -19,6 +19,7 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from benchmarks.exact import exact_kl, ill_conditioned, relative_error
 from course_lib import gaussians
 from course_lib.gaussians import (
     kl_diagonal_gaussian,
@@ -55,32 +56,6 @@ def factors(mean_p, cov_p, mean_q, cov_q):
 
 def torch_kl(mean_p, cov_p, mean_q, cov_q):
     return kl_divergence(MultivariateNormal(mean_p, cov_p), MultivariateNormal(mean_q, cov_q))
-
-
-def ill_conditioned(generator, condition, d=5):
-    """A covariance with a random basis and eigenvalues from 1 down to 1 / condition."""
-    basis, _ = torch.linalg.qr(randn(generator, d, d))
-    eigenvalues = torch.logspace(0, -math.log10(condition), d, dtype=torch.float64)
-    cov = (basis * eigenvalues) @ basis.mT
-    return (cov + cov.mT) / 2
-
-
-def exact_kl(mean_p, cov_p, mean_q, cov_q, *, from_factors=False):
-    """The textbook formula in 80 digits, with the given float64 entries taken as exact."""
-    with mpmath.workdps(80):
-        mean_p, cov_p, mean_q, cov_q = (
-            mpmath.matrix(tensor.double().tolist()) for tensor in (mean_p, cov_p, mean_q, cov_q)
-        )
-        if from_factors:
-            cov_p, cov_q = cov_p * cov_p.T, cov_q * cov_q.T
-        precision, mean = mpmath.inverse(cov_q), mean_p - mean_q
-        trace = sum((precision * cov_p)[i, i] for i in range(cov_p.rows))
-        log_ratio = mpmath.log(mpmath.det(cov_q) / mpmath.det(cov_p))
-        return (trace - cov_p.rows + (mean.T * precision * mean)[0] + log_ratio) / 2
-
-
-def relative_error(value, exact):
-    return float(abs((mpmath.mpf(value.item()) - exact) / exact))
 
 
 # Values
