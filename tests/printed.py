@@ -17,10 +17,6 @@ import ledger
 import sympy
 import yaml
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the parser's grammar warns about its own regular expressions
-    from sympy.parsing.latex import parse_latex
-
 ROOT = Path(__file__).resolve().parents[1]
 BRACED = r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
 INVERSE = r"\\?[A-Za-z]+(?:_\w|_\{\w+\})?\^\{-1\}"
@@ -72,6 +68,10 @@ def scalar(latex: str) -> str:
 @cache
 def parsed(latex: str) -> sympy.Expr:
     """The expression that SymPy reads, with pi the number and not a name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the parser's grammar warns about its own regular expressions
+        from sympy.parsing.latex import parse_latex  # seconds to load, and few tests need it
+
     return parse_latex(scalar(latex)).subs(sympy.Symbol("pi"), sympy.pi)
 
 
