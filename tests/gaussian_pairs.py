@@ -5,7 +5,6 @@ polynomials at hand.
 """
 
 import itertools
-from functools import partial
 
 import numpy as np
 from scipy import integrate, stats
@@ -164,9 +163,8 @@ def whole_line(pair):
 def over_noise(pair, sample):
     """The names of a pair where x is the given function of z, and expectations are over z alone."""
     names, standard = pair.names(), Gaussian(0, np.eye(pair.d))
-    expectation = partial(noise_expectation, standard, sample, names)
+
+    def expectation(f):
+        return standard.expectation(lambda x, z: f(x=sample(names | {"z": z}), z=z))
+
     return names | {r"\E": expectation}
-
-
-def noise_expectation(standard, sample, names, f):
-    return standard.expectation(lambda x, z: f(x=sample(names | {"z": z}), z=z))

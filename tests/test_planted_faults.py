@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def files_of_the_tree() -> list[str]:
     return sorted(name for name in names if name and (ROOT / name).is_file())
 
 
+@cache
 def digest_of_tree_and_environment() -> str:
     digest = hashlib.sha256(sys.version.encode())
     for name in files_of_the_tree():
