@@ -25,6 +25,8 @@ from support import CHAPTERS, ROOT
 pytestmark = pytest.mark.slow
 
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+# Colab has these, and the notebook changes none of them.
+COLAB_HAS = ("torch", "numpy", "matplotlib", "scikit-learn", "tqdm")
 VERSIONS = """\
 import importlib.metadata, json
 found = {}
@@ -58,11 +60,11 @@ def versions(environment: Path) -> dict[str, str]:
 
 
 def oldest_requirements() -> list[str]:
-    """torch, numpy and matplotlib at the lower bounds of pyproject.toml, and what a notebook runs in."""
+    """What Colab has, at the lower bounds of pyproject.toml, and what a notebook runs in."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     stated = [*project["dependencies"], *project["optional-dependencies"]["book"]]
     bounds = dict(found.groups() for line in stated if (found := re.match(r"([\w-]+)>=([\d.]+)", line)))
-    return [*(f"{name}=={bounds[name]}" for name in ("torch", "numpy", "matplotlib")), "ipykernel"]
+    return [*(f"{name}=={bounds[name]}" for name in COLAB_HAS), "ipykernel"]
 
 
 def oldest_packages() -> Path:
