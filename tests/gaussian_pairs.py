@@ -113,15 +113,15 @@ class Pair:
             r"\mu": self.mu_p, r"\mu_p": self.mu_p, r"\mu_q": self.mu_q,
             r"\Sigma": self.S_p, r"\Sigma_p": self.S_p, r"\Sigma_q": self.S_q,
             "L": L_p, "L_p": L_p, "L_q": L_q,
-            "L_{ii}": list(np.diag(L_p)), "L_{p,ii}": list(np.diag(L_p)), "L_{q,ii}": list(np.diag(L_q)),
+            "L_{ij}": L_p, "L_{p,ij}": L_p, "L_{q,ij}": L_q,
             r"\sigma_p": self.S_p[0, 0] ** 0.5, r"\sigma_q": self.S_q[0, 0] ** 0.5,
             r"\sigma_{p,j}": list(np.diag(self.S_p) ** 0.5), r"\sigma_{q,j}": list(np.diag(self.S_q) ** 0.5),
             r"\mu_{p,j}": list(self.mu_p[:, 0]), r"\mu_{q,j}": list(self.mu_q[:, 0]), r"\mu_j": list(self.mu_p[:, 0]),
-            r"\lambda_j": list(np.log(np.diag(self.S_p))),
+            r"\gamma_j": list(np.log(np.diag(self.S_p))),
             "M": M, r"\delta": whiten @ (self.mu_p - self.mu_q), "m_i": list(np.linalg.eigvalsh(M)),
             "W": W, "w_i": list(np.diag(W)),
             r"\E": self.p.expectation, r"\E_p": self.p.expectation, r"\Var_p": self.variance,
-            r"\KL": divergence, r"\Normal": Gaussian, r"\Normal;": lambda x, *moments: Gaussian(*moments)(x),
+            r"\KL": divergence, r"\Normal": Gaussian, r"\Normal(;,)": lambda x, *moments: Gaussian(*moments)(x),
             r"\partial": self.derivative,
         }  # fmt: skip
 
@@ -147,7 +147,7 @@ def shifted(t):
 def rotated(angle):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     names = distorted(2, S_p=lambda S_q: turn @ S_q @ turn.T).names()
-    return names | {r"\theta": angle, "a": 4.0, "b": 1.0}
+    return names | {r"\alpha": angle, "a": 4.0, "b": 1.0}
 
 
 def whole_line(pair):

@@ -1,4 +1,4 @@
-"""Evaluate a formula as the book prints it, with SymPy's LaTeX parser.
+"""The formulas of the book, read from their print: by `latex_reader`, or by SymPy's LaTeX parser as a second reader.
 
 SymPy reads scalars. So a matrix formula is read at dimension one, where a trace, a determinant, a transpose and a norm
 are the number itself: enough to find a wrong sign, a lost factor, a swapped index. Sums over dimensions are read whole.
@@ -115,3 +115,23 @@ def reader(latex: str):
 def readers(label: str):
     """The sides of a displayed equation, each as a function of the values of its symbols."""
     return latex_reader.sides(book()[label])
+
+
+@cache
+def claims(label: str):
+    r"""What a display claims, if it has several parted by ``, \quad``: pairs as of `relation`."""
+    return latex_reader.claims(book()[label])
+
+
+def relation(label: str):
+    r"""The sides of a claim, and the signs between them (``=``, ``\le``, ``<``...)."""
+    (one,) = claims(label)
+    return one
+
+
+def agree(label: str, names: Mapping[str, object], rel: float = 1e-9, abs: float = 1e-9) -> None:
+    """Assert that what the display claims is so, with these values of its symbols."""
+    for formulas, signs in claims(label):
+        values = [formula(names) for formula in formulas]
+        for left, sign, right in zip(values, signs, values[1:], strict=False):
+            assert latex_reader.holds(sign, left, right, rel, abs), f"{label}: {left} {sign} {right}"

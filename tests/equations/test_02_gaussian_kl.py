@@ -332,7 +332,7 @@ def test_shift(t):
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 2, 2.5])
-@pytest.mark.equation("eq-kl-rotate", r"\KL(p \,\|\, q) = \frac{(a - b)^2}{2 a b} \sin^2(\theta) .")
+@pytest.mark.equation("eq-kl-rotate", r"\KL(p \,\|\, q) = \frac{(a - b)^2}{2 a b} \sin^2(\alpha) .")
 def test_rotate(angle):
     agree("eq-kl-rotate", rotated(angle))
 
@@ -365,8 +365,8 @@ def test_to_standard_normal(pair):
 
 @pytest.mark.equation(
     "eq-kl-log-variance",
-    r"\KL(\Normal(\mu, \Sigma) \,\|\, \Normal(0, I)) = \frac{1}{2} \sum_{j=1}^{d} \left( \exp(\lambda_j) + "
-    r"\mu_j^2 - 1 - \lambda_j \right) .",
+    r"\KL(\Normal(\mu, \Sigma) \,\|\, \Normal(0, I)) = \frac{1}{2} \sum_{j=1}^{d} \left( \exp(\gamma_j) + "
+    r"\mu_j^2 - 1 - \gamma_j \right) .",
 )
 def test_log_variance_form(pair):
     pair = pair.diagonal().to_standard()
