@@ -8,7 +8,7 @@ import sys
 import jupytext
 import nbformat
 import pytest
-from support import CHAPTERS, ROOT, nbval
+from support import CHAPTERS, ROOT, executed, nbval
 
 from course_lib.notebooks import glue
 
@@ -24,7 +24,7 @@ def counts(report: str) -> dict[str, int]:
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_every_cell_runs_and_prints_what_is_stored(chapter):
     written = sum(cell.cell_type == "code" for cell in jupytext.read(chapter).cells)
-    done = nbval([chapter.with_suffix(".ipynb")])
+    done = executed(chapter)
     assert done.returncode == 0, done.stdout + done.stderr
     found = counts(done.stdout)
     assert found.get("passed") == written + 1, f"{written} cells and the one for Colab, but pytest says {found}"

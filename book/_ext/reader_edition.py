@@ -10,12 +10,14 @@ import json
 import os
 import re
 import sys
+import time
 from copy import deepcopy
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
+import performance
 import yaml
 from myst_nb.core.variables import format_plain_text
 from nbclient import NotebookClient
@@ -138,8 +140,8 @@ def glued_text(values: dict[str, str], key: str, spec: str) -> str:
 # --- Execution ---------------------------------------------------------------------------------------------------
 
 
-def execute(notebook, root: Path) -> list[list]:
-    """Run the notebook in book/ and return the outputs of its code cells, cleaned."""
+def execute(notebook, root: Path) -> tuple[list[list], float, int | None]:
+    """Run the notebook in book/: the outputs of its code cells, cleaned, its seconds, and its peak memory in MiB."""
     settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8")).get("execute", {})
     running = deepcopy(notebook)
     where = {"metadata": {"path": str(root / "book")}}
@@ -147,6 +149,18 @@ def execute(notebook, root: Path) -> list[list]:
         running, timeout=settings.get("timeout", 120), kernel_name="python3", resources=where,
         extra_arguments=["--log-level=ERROR"],  # ipykernel warns that it listens on this machine
     )  # fmt: skip
+    begun, seconds, peak = 0.0, 0.0, None
+
+    def before(**_):
+        nonlocal begun
+        begun = time.perf_counter()
+
+    def after(**_):  # the last word is that of the last cell
+        nonlocal seconds, peak
+        seconds += time.perf_counter() - begun
+        peak = performance.peak_mib(getattr(getattr(client.km.provisioner, "process", None), "pid", 0)) or peak
+
+    client.on_cell_execute, client.on_cell_executed = before, after
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError) as error:
@@ -160,7 +174,7 @@ def execute(notebook, root: Path) -> list[list]:
             outputs.append(clean(cell, root))
         except EditionError as error:
             raise EditionError(f"{describe(running, index)} {error}") from None
-    return outputs
+    return outputs, seconds, peak
 
 
 def is_failed(cell) -> bool:
@@ -291,11 +305,14 @@ def make(notebook, source: Path, root: Path, *, execute_mode: str) -> str:
         known = stamp.read_text() if stamp.exists() else ""
         if known != f"{inputs} {hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()}":
             outputs = None
+        if source.stem not in performance.read(root):  # what it costs is not known
+            outputs = None
     if execute_mode == "never" and outputs is None:
         raise EditionError(f"{target.name} does not hold the code of {source.name}, so it must be executed: {REMEDY}")
     done = "outputs kept" if outputs is not None else "executed"
     if outputs is None:
-        outputs = execute(notebook, root)
+        outputs, seconds, peak = execute(notebook, root)
+        performance.write(root, source.stem, seconds, peak)
     finish(notebook, outputs)
     text = text_of(notebook)
     if not target.exists() or target.read_text(encoding="utf-8") != text:
