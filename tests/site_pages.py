@@ -156,6 +156,28 @@ def wrong_images(html: Path) -> list[str]:
     return wrong
 
 
+def wrong_interactive(html: Path) -> list[str]:
+    """Every live figure has its static one, with picture and caption, and its files; other pages load none of them."""
+    wrong = []
+    for page in pages(html):
+        whole, names = soup(html, page), set()
+        for place in whole.select(".interactive[data-name]"):
+            names.add(name := place["data-name"])
+            figure = whole.find("figure", id=place.get("data-figure") or "nowhere")
+            if figure is None or not figure.find("img") or not figure.find("figcaption"):
+                wrong.append(f"{page}: the live figure {name} has no static figure to stand in for it")
+            if not place.has_attr("hidden"):
+                wrong.append(f"{page}: the instructions of {name} show without the live figure")
+        loaded = [tag.get("src") or tag.get("href") for tag in whole.select("script[src], link[rel=stylesheet]")]
+        loaded = {Path(address.split("?")[0]).as_posix() for address in loaded}
+        found = {match[1] for address in loaded if (match := re.search(r"_static/(interactive[./].*)$", address))}
+        shared = {"interactive.js", "interactive.css"} if names else set()
+        wanted = shared | {f"interactive/{name}.js" for name in names}
+        wrong += [f"{page}: does not load {file}" for file in sorted(wanted - found)]
+        wrong += [f"{page}: loads {file}, which none of its figures needs" for file in sorted(found - wanted)]
+    return wrong
+
+
 def dead_links(html: Path) -> list[str]:
     """Every link inside the book leads to a file, and to a place in it, that exists."""
     wrong = []

@@ -4,6 +4,7 @@ The pages load MathJax from its public server; here its files come from the pack
 test needs no network. Any other request that leaves this machine is refused, and fails the test.
 """
 
+import contextlib
 import functools
 import gzip
 import http.server
@@ -35,20 +36,29 @@ NARROW = {"width": 375, "height": 800}
 WIDE = {"width": 1280, "height": 800}
 
 
-@pytest.fixture(scope="module")
-def address(html):  # noqa: F811
-    """The book, served at an address of this machine."""
+@contextlib.contextmanager
+def served(folder):
+    """A folder, served at an address of this machine."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(html):  # noqa: F811
+    """The book, served at an address of this machine."""
+    with served(html) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +86,10 @@ def mathjax() -> Path:
 class Visit:
     """A page, opened and waited for, and all that happened meanwhile."""
 
-    def __init__(self, browser, address, page, viewport=WIDE, scheme="light"):
+    def __init__(self, browser, address, page, viewport=WIDE, scheme="light", folder=None):
         self.complaints: list[str] = []
         self.bytes = 0
-        self.address, self.folder = address, site_pages.built_book()[0]
+        self.address, self.folder = address, folder or site_pages.built_book()[0]
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
         self.context.set_default_timeout(10_000)
         self.context.route("**/*", self._answer)

@@ -155,7 +155,8 @@ def letters(text: str) -> str:
 
 def page_parts(page: Path):
     article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("article", class_="bd-article")
-    for unwanted in article.select("a.headerlink, .cell_input, .cell summary, .cell_output pre, script, style"):
+    unwanted_parts = "a.headerlink, .interactive, .cell_input, .cell summary, .cell_output pre, script, style"
+    for unwanted in article.select(unwanted_parts):
         unwanted.decompose()
     for value in article.select("span.pasted-text"):
         value.string = "\ue000"  # a measured time differs from run to run; the values have their own test
@@ -227,7 +228,10 @@ BIBLIOGRAPHY = """\
 def small_book(root: Path, *chapters: str, site: str = "") -> Path:
     """A book with the settings of this one and the chapters given, one equation and one theorem before them."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    settings["sphinx"]["local_extensions"] = {"own_directive": "book/_ext"}
+    settings["sphinx"]["local_extensions"] = {
+        "own_directive": "book/_ext",
+        "interactive": str(ROOT / "book" / "_ext"),
+    }
     settings["sphinx"]["config"].pop("html_static_path", None)
     settings["html"].pop("favicon", None)
     if site:
@@ -404,6 +408,11 @@ EVERYTHING = r"""
     plt.show()
     ```
 
+    ```{interactive} kl-fit
+    :figure: fig-drawn
+    Drag $q$.
+    ```
+
     The value is {glue:text}`value`, the number {glue:text}`number:.2f`.
 
     +++ {"tags": ["mine"]}
@@ -441,7 +450,8 @@ EXPECTED = [
     "> A quotation.\n> In two lines.",
     "3. three\n4. four\n   - nested",
     "```python\nprint(\"shown, not run\")\n```",
-    "**Fig. 2.** A caption with $\\Sigma \\in \\mathbb{R}$, see (2).",
+    "**Fig. 2.** A caption with $\\Sigma \\in \\mathbb{R}$, see (2).\n\n"
+    "A live version of this figure, to drag and to try, is on the book's page *Everything*.",
     "<sup>1</sup> The note.",
     "## References\n\n- Solomon Kullback and Richard A. Leibler. On information and sufficiency.",
 ]
@@ -568,6 +578,38 @@ def test_numbers_go_on_from_chapter_to_chapter_and_links_have_the_sites_address(
     assert f"[A section]({site}/opening.html#sec-opening), [One]({site}/01-small.html)." in text
 
 
+LIVE = """
+# One
+
+```{code-cell} ipython3
+---
+mystnb:
+  figure:
+    name: fig-one
+    caption: The caption.
+---
+import matplotlib.pyplot as plt
+```
+
+```{interactive} kl-fit
+:figure: fig-one
+Drag $q$.
+```
+
+Words after.
+"""
+
+
+@pytest.mark.parametrize(
+    ("site", "title"), [("", "One"), ("https://example.org", "[One](https://example.org/book/01-small.html#fig-one)")]
+)
+def test_a_live_figure_is_named_with_its_page(tmp_path, site, title):
+    text = shown(small_book(tmp_path, LIVE, site=site))
+    sentence = f"A live version of this figure, to drag and to try, is on the book's page *{title}*."
+    assert f"**Fig. 1.** The caption.\n\n{sentence}\n\nWords after." in text
+    assert "Drag" not in text
+
+
 CELL = "```{code-cell} ipython3\nCODE\n```\n"
 WRONG_TEXT = {
     "an unknown equation": ("See {eq}`eq-nowhere`.", "eq-nowhere"),
@@ -576,6 +618,7 @@ WRONG_TEXT = {
     "an unknown work": ("See {cite:t}`nobody`.", "nobody"),
     "an unknown page": ("See {doc}`nowhere`.", "nowhere"),
     "an unknown role": ("See {nothing}`x`.", "nothing"),
+    "a live figure alone": ("```{interactive} kl-fit\n:figure: fig-x\nDrag.\n```", "no figure .* 'fig-x'"),
     "an unknown directive": ("```{nothing}\n```", "nothing"),
     "a component that Markdown has not": ("::::{grid} 2\n:::{grid-item}\nA\n:::\n::::", "near line 14: .*grid"),
 }

@@ -16,6 +16,7 @@ CHECKS = [
     site_pages.wrong_pages,
     site_pages.wrong_heads,
     site_pages.wrong_images,
+    site_pages.wrong_interactive,
     site_pages.dead_links,
     site_pages.raw_source,
     site_pages.wrong_citations,
@@ -78,6 +79,21 @@ FAULTS = {
         "says nothing",
     ),
     "no caption": (site_pages.wrong_images, edit(CHAPTER, r"<figcaption>(.|\n)*?</figcaption>", ""), "no caption"),
+    "live figure without its picture": (
+        site_pages.wrong_interactive,
+        append("<div class='interactive' data-name='kl-fit' data-figure='fig-none' hidden></div>"),
+        "no static figure",
+    ),
+    "live figure without its script": (
+        site_pages.wrong_interactive,
+        append("<div class='interactive' data-name='kl-fit' data-figure='fig-question' hidden></div>"),
+        "does not load interactive/kl-fit.js",
+    ),
+    "script of no figure": (
+        site_pages.wrong_interactive,
+        edit(CHAPTER, r"</head>", "<script src='../_static/interactive/kl-fit.js?v=1'></script></head>"),
+        "none of its figures needs",
+    ),
     "dead link": (site_pages.dead_links, edit(CHAPTER, r'href="index\.html"', 'href="nowhere.html"'), "leads nowhere"),
     "dead anchor": (site_pages.dead_links, edit(CHAPTER, r'href="#equation-', 'href="#no-equation-'), "no such place"),
     "image missing": (

@@ -412,6 +412,13 @@ class MarkdownWriter:
     def block_image(self, node):
         return self.inline_image(node)
 
+    def block_interactive_figure(self, node):
+        """A notebook has no place for the live figure; the book's page has."""
+        link = nodes.reference("", "", nodes.Text(self.env.titles[self.docname].astext()), internal=True)
+        link["refuri"] = f"{self.docname}.html#{node.get('target', '')}"
+        page = self.inline_reference(link)  # a link where the site has an address, else the title alone
+        return f"A live version of this figure, to drag and to try, is on the book's page *{page}*."
+
     def block_table(self, node):
         group = next(iter(node.findall(nodes.tgroup)))
         self.inside, self.in_table = self.inside + 1, True

@@ -1,0 +1,397 @@
+/* The live figures of the book: one shared script, no library, no network.
+
+   A figure's own script in interactive/ calls CourseFigure.register({
+     name, title                       the name that the page gives to {interactive}; what the figure shows
+     parameters: [{name, label, min, max, step, value, decimals, unit, slider}]   slider: false if only a handle moves it
+     presets: [{label, values(params)}]               buttons; `values` returns the parameters to set
+     legend: [{tone, mark, text}]                     mark: "line", "area", "point" or "contour"
+     readouts: [{name, label, text(params, result), bar(params, result)}]   bar, if any: a share between 0 and 1
+     compute(params)                   the mathematics: plain numbers and arrays, no drawing
+     draw(view, params, result)        the picture: view.axes({...}), then curve, area, points, … of what it returns
+     summary(params, result)           one sentence for those who do not see the picture
+   }).
+
+   Tones 1 to 4 are the colours of interactive.css; each has a line style of its own, so that colour is never all. */
+"use strict";
+(() => {
+  const FAR = 1e4; // pixels; browsers draw nothing sensible beyond, and a diverging path goes anywhere
+  const PATIENCE = 500; // ms without a change before a screen reader is told, or it would never stop talking
+  let count = 0; // makes the ids of clips and masks unique on the page
+
+  // -- Numbers and elements --------------------------------------------------------------------------------------
+
+  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+  const rescale = (value, [a, b], [c, d]) => c + ((value - a) / (b - a)) * (d - c);
+
+  const linspace = (low, high, n) => Array.from({ length: n }, (_, i) => low + ((high - low) * i) / (n - 1));
+
+  /** A number with fixed decimals and a true minus sign; large ones as a power of ten. */
+  function format(value, decimals = 2) {
+    if (!Number.isFinite(value)) return "too large";
+    if (Math.abs(value) >= 1e5) {
+      const [digits, power] = value.toExponential(1).split("e+");
+      return `${digits.replace("-", "−")} × 10${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
+    }
+    const text = value.toFixed(decimals);
+    return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
+  }
+
+  function make(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+  const html = (tag, attributes = {}, ...children) => make(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes = {}, ...children) =>
+    make(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+  /** Round numbers between low and high, about `wanted` of them. */
+  function ticks(low, high, wanted) {
+    const rough = (high - low) / wanted;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [10, 5, 2, 1].find((factor, i) => i === 3 || rough > power * factor * 0.65);
+    const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const first = Math.ceil(low / step - 1e-9);
+    const values = Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
+    return values.map((value) => ({ value, text: format(value, decimals) }));
+  }
+
+  // -- A pair of axes and what can be drawn in it ------------------------------------------------------------------
+
+  class Plot {
+    /** x, y: [low, high]; equal: one unit is as long on both axes; box: the part of the view, [left, top, right, bottom]
+        as shares. */
+    constructor(view, { x, y, xLabel = "", yLabel = "", equal = false, box = [0, 0, 1, 1] }) {
+      Object.assign(this, { view, x: [...x], y: [...y] });
+      this.left = box[0] * view.width + 38;
+      this.right = box[2] * view.width - 10;
+      this.top = box[1] * view.height + 22;
+      this.bottom = box[3] * view.height - 36;
+      const [wide, high] = [this.right - this.left, this.bottom - this.top];
+      if (equal) { // widen the range that has room to spare
+        const unit = Math.min(wide / (x[1] - x[0]), high / (y[1] - y[0]));
+        for (const [range, length] of [[this.x, wide / unit], [this.y, high / unit]]) {
+          const middle = (range[0] + range[1]) / 2;
+          range.splice(0, 2, middle - length / 2, middle + length / 2);
+        }
+      }
+      const id = `live-clip-${++count}`;
+      this.frame = { x: this.left, y: this.top, width: wide, height: high };
+      this.inside = svg("g", { "clip-path": `url(#${id})` });
+      const border = svg("rect", { ...this.frame, class: "live-frame" });
+      view.canvas.append(svg("clipPath", { id }, svg("rect", this.frame)), this.inside, border);
+      let marks = "";
+      for (const { value, text } of ticks(...this.x, wide / 60)) {
+        view.text(this.px(value), this.bottom + 15, text, "middle");
+        marks += `M${this.px(value)},${this.bottom}v4`;
+      }
+      for (const { value, text } of ticks(...this.y, high / 45)) {
+        view.text(this.left - 6, this.py(value) + 4, text, "end");
+        marks += `M${this.left},${this.py(value)}h-4`;
+      }
+      view.canvas.append(svg("path", { d: marks, class: "live-frame" }));
+      view.text((this.left + this.right) / 2, this.bottom + 31, xLabel, "middle");
+      view.text(this.left - 30, this.top - 9, yLabel, "start");
+    }
+
+    /** From data to pixels, never so far out that the browser's arithmetic suffers. */
+    px(x) {
+      return +clamp(rescale(x, this.x, [this.left, this.right]), -FAR, FAR).toFixed(2);
+    }
+    py(y) {
+      return +clamp(rescale(y, this.y, [this.bottom, this.top]), -FAR, FAR).toFixed(2);
+    }
+    /** From pixels to data. */
+    at(px, py) {
+      return [rescale(px, [this.left, this.right], this.x), rescale(py, [this.bottom, this.top], this.y)];
+    }
+
+    path(xs, ys) {
+      let pen = "M";
+      return Array.from(xs, (x, i) => {
+        if (!Number.isFinite(x) || !Number.isFinite(ys[i])) return (pen = "M"), ""; // a gap, not NaN in the page
+        const step = `${pen}${this.px(x)},${this.py(ys[i])}`;
+        pen = "L";
+        return step;
+      }).join("");
+    }
+
+    add(tag, tone, kind, attributes) {
+      this.inside.append(svg(tag, { class: `live-${kind} live-tone-${tone}`, ...attributes }));
+    }
+    curve(xs, ys, tone) {
+      this.add("path", tone, "line", { d: this.path(xs, ys) });
+    }
+    /** Filled between the curve and the height `base`. */
+    area(xs, ys, tone, base = 0) {
+      const [first, last] = [xs[0], xs[xs.length - 1]].map((x) => `${this.px(x)},${this.py(base)}`);
+      this.add("path", tone, "area", { d: `M${first}${this.path(xs, ys).replace(/M/g, "L")}L${last}Z` });
+    }
+    points(xs, ys, tone, radius = 3) {
+      xs.forEach((x, i) => {
+        if (!Number.isFinite(x) || !Number.isFinite(ys[i])) return;
+        this.add("circle", tone, "point", { cx: this.px(x), cy: this.py(ys[i]), r: radius });
+      });
+    }
+    label(x, y, text, anchor = "middle", dx = 0, dy = 0) {
+      this.view.text(this.px(x) + dx, this.py(y) + dy, text, anchor, "live-label");
+    }
+
+    /** Values of f on a grid of cells over the plot, rows from the top. */
+    grid(f, columns, rows) {
+      const [xs, ys] = [linspace(...this.x, columns), linspace(this.y[1], this.y[0], rows)];
+      return { xs, ys, values: ys.map((y) => xs.map((x) => f(x, y))) };
+    }
+    /** The lines f(x, y) = level: through each cell of a grid, from edge to edge (marching squares). */
+    contours(f, levels, tone) {
+      const { xs, ys, values } = this.grid(f, 97, 65);
+      for (const level of levels) {
+        const below = values.map((row) => row.map((value) => value < level));
+        let d = "";
+        for (let i = 0; i + 1 < ys.length; i++) {
+          for (let j = 0; j + 1 < xs.length; j++) {
+            if (below[i][j] + below[i][j + 1] + below[i + 1][j] + below[i + 1][j + 1] === 4 * below[i][j]) continue;
+            const corners = [[i, j], [i, j + 1], [i + 1, j + 1], [i + 1, j]];
+            const cuts = [];
+            corners.forEach(([r, c], k) => {
+              const [r2, c2] = corners[(k + 1) % 4];
+              if (below[r][c] === below[r2][c2]) return;
+              const share = (values[r][c] - level) / (values[r][c] - values[r2][c2]);
+              cuts.push(`${this.px(xs[c] + share * (xs[c2] - xs[c]))},${this.py(ys[r] + share * (ys[r2] - ys[r]))}`);
+            });
+            for (let k = 0; k + 1 < cuts.length; k += 2) d += `M${cuts[k]}L${cuts[k + 1]}`;
+          }
+        }
+        if (d) this.add("path", tone, "contour", { d });
+      }
+    }
+    /** The darker the tone, the larger f. The grid is a mask, so that the colour follows the theme. */
+    heat(f, tone, columns = 60, rows = 40) {
+      const { values } = this.grid(f, columns, rows);
+      const all = values.flat().filter(Number.isFinite);
+      const [low, high] = [Math.min(...all), Math.max(...all)];
+      const sheet = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+      const pixels = new ImageData(columns, rows);
+      values.flat().forEach((value, i) => {
+        const grey = Number.isFinite(value) && high > low ? rescale(value, [low, high], [0, 255]) : 0;
+        pixels.data.set([grey, grey, grey, 255], 4 * i);
+      });
+      sheet.getContext("2d").putImageData(pixels, 0, 0);
+      const id = `live-mask-${++count}`;
+      const image = svg("image", { href: sheet.toDataURL(), preserveAspectRatio: "none", ...this.frame });
+      this.inside.append(svg("mask", { id, maskUnits: "userSpaceOnUse", ...this.frame }, image));
+      this.add("rect", tone, "heat", { mask: `url(#${id})`, ...this.frame });
+    }
+
+    /** A point to drag. horizontal, vertical: the parameters it moves; drag(x, y): what they become, if not x and y. */
+    handle({ x, y, tone, label, horizontal, vertical, drag }) {
+      const both = (u, v) => ({ ...(horizontal && { [horizontal]: u }), ...(vertical && { [vertical]: v }) });
+      this.view.handle(this, { x, y, tone, label, names: [horizontal, vertical], drag: drag || both });
+    }
+  }
+
+  // -- The view: an SVG in true pixels, redrawn at every change; only the handles stay, for they hold the focus ---------
+
+  class View {
+    constructor(title, live) {
+      this.live = live;
+      this.canvas = svg("g", { "aria-hidden": "true" });
+      this.knobs = svg("g");
+      this.known = new Map();
+      const name = { role: "group", "aria-label": `${title}: plot` };
+      this.svg = svg("svg", { class: "live-plot", ...name }, this.canvas, this.knobs);
+    }
+    begin(width) {
+      this.width = width;
+      this.height = Math.round(clamp(width * 0.58, 250, 380));
+      this.narrow = width < 480;
+      make(this.svg, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` }, []);
+      this.canvas.replaceChildren();
+    }
+    axes(options) {
+      return new Plot(this, options);
+    }
+    text(x, y, words, anchor, kind = "live-note") {
+      this.canvas.append(svg("text", { x, y, "text-anchor": anchor, class: kind }, words));
+    }
+
+    handle(plot, spec) {
+      if (!this.known.has(spec.label)) this.known.set(spec.label, this.newHandle(spec));
+      const knob = this.known.get(spec.label);
+      Object.assign(knob, { plot, spec });
+      const place = [clamp(plot.px(spec.x), plot.left, plot.right), clamp(plot.py(spec.y), plot.top, plot.bottom)];
+      const moved = spec.names.filter(Boolean).map((name) => this.live.parameter(name));
+      const { name, min, max } = moved[0];
+      make(knob.node, {
+        class: `live-handle live-tone-${spec.tone}`, transform: `translate(${place})`,
+        "aria-valuemin": min, "aria-valuemax": max, "aria-valuenow": +this.live.params[name].toFixed(6),
+        "aria-valuetext": moved.map((one) => `${one.label} ${this.live.say(one)}`).join(", "),
+      }, []);
+      knob.place = place;
+    }
+    newHandle({ label, tone }) {
+      // The outer circle cannot be seen: it makes the handle large enough for a finger.
+      const node = svg("g", { tabindex: 0, role: "slider", "aria-label": label },
+        svg("circle", { r: 20, class: "live-touch" }), svg("circle", { r: 7, class: "live-knob" }));
+      const knob = { node };
+      let held = null; // from the pointer to the middle of the handle, so that it does not jump when grabbed
+      const pointer = (event) => {
+        const box = this.svg.getBoundingClientRect();
+        return [event.clientX - box.left, event.clientY - box.top];
+      };
+      node.addEventListener("pointerdown", (event) => {
+        if (event.button !== 0) return;
+        const [x, y] = pointer(event);
+        held = [knob.place[0] - x, knob.place[1] - y];
+        node.setPointerCapture(event.pointerId);
+        node.focus({ preventScroll: true });
+        event.preventDefault();
+      });
+      // Else the page scrolls under the finger; the style touch-action does not help on a part of an SVG.
+      node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+      node.addEventListener("pointermove", (event) => {
+        if (!held) return;
+        const [x, y] = pointer(event);
+        this.live.set(knob.spec.drag(...knob.plot.at(x + held[0], y + held[1])), true);
+      });
+      node.addEventListener("lostpointercapture", () => (held = null)); // let go, or taken away
+      node.addEventListener("keydown", (event) => {
+        const [horizontal, vertical] = knob.spec.names;
+        const [first, other] = [horizontal || vertical, vertical || horizontal];
+        const moves = {
+          ArrowRight: [first, 1], ArrowLeft: [first, -1], ArrowUp: [other, 1], ArrowDown: [other, -1],
+          PageUp: [other, 10], PageDown: [other, -10], Home: [first, -Infinity], End: [first, Infinity],
+        };
+        if (!moves[event.key]) return;
+        event.preventDefault(); // the page would scroll
+        const [name, steps] = moves[event.key];
+        this.live.set({ [name]: this.live.params[name] + steps * this.live.parameter(name).step }, true);
+      });
+      this.knobs.append(node);
+      return knob;
+    }
+  }
+
+  // -- A live figure on the page -----------------------------------------------------------------------------------
+
+  class LiveFigure {
+    constructor(figure, place, home) {
+      Object.assign(this, { figure, home, controls: new Map(), readouts: [], timer: null });
+      this.start = Object.fromEntries(figure.parameters.map((one) => [one.name, one.value]));
+      this.params = { ...this.start };
+      this.view = new View(figure.title, this);
+      this.sentence = html("p", { class: "live-summary", "aria-live": "polite" });
+      const instructions = html("div", { class: "live-instructions", id: `${home.id}-instructions` });
+      this.box = html("div",
+        { class: "live", role: "group", "aria-label": figure.title, "aria-describedby": instructions.id },
+        instructions, this.legend(), this.view.svg, this.table(), this.sliders(), this.buttons(), this.sentence);
+      this.update(home.clientWidth || 600); // if this fails, the static picture is still there
+      this.tell();
+      instructions.append(...place.childNodes);
+      home.insertBefore(this.box, home.firstChild);
+      home.classList.add("is-live");
+      new ResizeObserver(([{ contentRect }]) => {
+        const width = Math.floor(contentRect.width);
+        if (width && width !== this.width) this.update(width);
+      }).observe(home);
+    }
+
+    parameter(name) {
+      return this.figure.parameters.find((one) => one.name === name);
+    }
+    tell() {
+      this.sentence.textContent = this.figure.summary(this.params, this.result);
+    }
+    /** The value of a parameter in words. */
+    say({ name, decimals = 2, unit = "" }) {
+      return `${format(this.params[name], decimals)}${unit && ` ${unit}`}`;
+    }
+
+    /** Change parameters and draw; `snap` to the steps of the sliders, as they do. */
+    set(changes, snap = false) {
+      for (const [name, value] of Object.entries(changes)) {
+        const { min, max, step } = this.parameter(name);
+        if (Number.isNaN(value)) continue;
+        const inside = clamp(value, min, max);
+        this.params[name] = snap ? +clamp(min + Math.round((inside - min) / step) * step, min, max).toFixed(10) : inside;
+      }
+      this.update();
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.tell(), PATIENCE);
+    }
+
+    update(width = this.width) {
+      this.width = width;
+      this.result = this.figure.compute(this.params);
+      this.view.begin(width);
+      this.figure.draw(this.view, this.params, this.result);
+      for (const [name, { input, output }] of this.controls) {
+        input.value = this.params[name];
+        output.textContent = this.say(this.parameter(name));
+        input.setAttribute("aria-valuetext", output.textContent);
+      }
+      for (const { readout, value, bar } of this.readouts) {
+        value.textContent = readout.text(this.params, this.result);
+        if (bar) bar.style.width = `${100 * clamp(readout.bar(this.params, this.result) || 0, 0, 1)}%`;
+      }
+    }
+
+    legend() {
+      const shapes = { area: "M0,0h34v12h-34Z", point: "M13,6a4,4 0 1 1 8,0a4,4 0 1 1 -8,0" }; // else a line
+      return html("ul", { class: "live-legend" }, ...(this.figure.legend || []).map(({ tone, mark = "line", text }) => {
+        const sign = svg("path", { d: shapes[mark] || "M0,6h34", class: `live-${mark} live-tone-${tone}` });
+        return html("li", {}, svg("svg", { width: 34, height: 12, "aria-hidden": "true" }, sign), text);
+      }));
+    }
+    table() {
+      return html("div", { class: "live-readouts" }, ...(this.figure.readouts || []).map((readout) => {
+        const value = html("span", { class: "live-value", "data-readout": readout.name });
+        const bar = readout.bar && html("div", { class: "live-bar" });
+        this.readouts.push({ readout, value, bar });
+        const track = bar ? [html("div", { class: "live-track", "aria-hidden": "true" }, bar)] : [];
+        return html("div", {}, html("span", {}, `${readout.label}: `), value, ...track);
+      }));
+    }
+    sliders() {
+      const shown = this.figure.parameters.filter((one) => one.slider !== false);
+      return html("div", { class: "live-sliders" }, ...shown.map(({ name, label, min, max, step }) => {
+        const id = `${this.home.id}-${name}`;
+        const input = html("input", { type: "range", id, min, max, step, "data-parameter": name });
+        const output = html("output", { for: id, "aria-live": "off" }); // the slider itself says its value
+        input.addEventListener("input", () => this.set({ [name]: input.valueAsNumber }));
+        this.controls.set(name, { input, output });
+        return html("div", {}, html("label", { for: id }, label), output, input);
+      }));
+    }
+    buttons() {
+      const button = (label, act) => {
+        const made = html("button", { type: "button" }, label);
+        made.addEventListener("click", act);
+        return made;
+      };
+      const { presets = [] } = this.figure;
+      const ways = presets.map(({ label, values }) => button(label, () => this.set(values(this.params))));
+      const reset = button("Reset", () => this.set(this.start));
+      // The caption and the words around the figure speak of the static picture as well.
+      const still = button("Show the still figure", () => {
+        const shown = this.home.classList.toggle("shows-still");
+        still.textContent = `${shown ? "Hide" : "Show"} the still figure`;
+      });
+      still.classList.add("live-still");
+      return html("div", { class: "live-buttons" }, ...ways, reset, still);
+    }
+  }
+
+  /** Called by the script of a figure: puts it on the page wherever the page has asked for it. */
+  function register(figure) {
+    window.courseFigures[figure.name] = figure;
+    for (const place of document.querySelectorAll(`.interactive[data-name="${figure.name}"]`)) {
+      const home = document.getElementById(place.dataset.figure);
+      if (home) new LiveFigure(figure, place, home);
+    }
+  }
+
+  window.courseFigures = {};
+  window.CourseFigure = { register, format, linspace, clamp };
+})();

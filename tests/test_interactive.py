@@ -1,0 +1,785 @@
+"""The live figures: their mathematics against Python, and what a reader can do with them in a real browser.
+
+Everything is tried on a small site, made in seconds with the book's own extension, theme, scripts and styles, and what
+does not depend on one figure's mathematics on the real pages of the book as well.
+"""
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.optimize
+import site_pages
+import torch
+from site_pages import html  # noqa: F401  (a fixture)
+from support import CHAPTERS, ROOT
+from test_browser import TOO_WIDE, WIDE, Visit, address, chromium, served  # noqa: F401  (two of them fixtures)
+
+pytestmark = pytest.mark.slow
+
+STATIC = ROOT / "book" / "_static"
+SCRIPTS = sorted(path.stem for path in (STATIC / "interactive").glob("*.js"))
+PHONE = {"width": 320, "height": 640}
+USE = re.compile(r"^```+\{interactive\} (\S+)\n:figure: (\S+)", re.M)
+
+CONFIGURATION = f"""\
+project = "Small"
+extensions = ["myst_parser", "interactive"]
+html_theme = "sphinx_book_theme"
+html_favicon = "picture.svg"
+html_static_path = [{str(STATIC)!r}]
+html_css_files = ["course.css"]
+html_context = {{"default_mode": "auto"}}
+"""
+PICTURE = "<svg xmlns='http://www.w3.org/2000/svg' width='500' height='360'><rect width='500' height='360'/></svg>"
+FIGURE = """
+```{{figure}} picture.svg
+:name: {figure}
+:alt: A picture that does not move.
+
+What the picture shows.
+```
+
+```{{interactive}} {name}
+:figure: {figure}
+Drag what can be dragged, and *look*.
+```
+"""
+
+
+def sphinx(folder: Path, pages: dict[str, str]) -> subprocess.CompletedProcess:
+    """A site of these pages in folder/html, made with the extension of the book; warnings are errors."""
+    (folder / "conf.py").write_text(CONFIGURATION)
+    (folder / "picture.svg").write_text(PICTURE)
+    for name, text in pages.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(folder), str(folder / "html")],
+        env={"PYTHONPATH": str(ROOT / "book" / "_ext"), "PATH": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A live figure on a page."""
+
+    site: str
+    page: str
+    name: str
+    figure: str
+
+    def __str__(self):
+        return f"{self.site}-{self.name}"
+
+
+SMALL = [Place("small", "index.html", name, f"fig-{name}") for name in SCRIPTS]
+BOOK = [
+    Place("book", f"book/{chapter.stem}.html", name, figure)
+    for chapter in CHAPTERS
+    for name, figure in USE.findall(chapter.read_text(encoding="utf-8"))
+]
+each_place = pytest.mark.parametrize("place", SMALL, ids=str)  # of the small site
+each_page = pytest.mark.parametrize("place", SMALL + BOOK, ids=str)
+each_script = pytest.mark.parametrize("name", SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The small site: a page with every live figure and a page without one; its address and its folder."""
+    folder = tmp_path_factory.mktemp("small")
+    index = "# Small\n\n```{toctree}\nplain\n```\n" + "".join(
+        f"\n## {name}\n{FIGURE.format(name=name, figure=f'fig-{name}')}\nWords after it.\n" for name in SCRIPTS
+    )
+    made = sphinx(folder, {"index": index, "plain": "# Plain\n\nNothing moves here.\n"})
+    assert made.returncode == 0, made.stderr
+    with served(folder / "html") as where:
+        yield where, folder / "html"
+
+
+@pytest.fixture
+def visit(request, chromium):  # noqa: F811
+    """Open the page of a place in a new tab; all tabs are closed at the end."""
+    opened = []
+
+    def open_page(place, viewport=WIDE, scheme="light"):
+        if place.site == "small":
+            where, folder = request.getfixturevalue("small")
+        else:
+            where, folder = request.getfixturevalue("address"), request.getfixturevalue("html")
+        opened.append(Visit(chromium, where, place.page, viewport, scheme, folder))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.context.close()
+
+
+@pytest.fixture(scope="module")
+def tab(small, chromium):  # noqa: F811
+    """The page with every live figure, for what leaves no trace on it."""
+    where, folder = small
+    with Visit(chromium, where, "index.html", folder=folder) as visit:
+        yield visit.tab
+
+
+def computed(tab, name, points):
+    return tab.evaluate(f"points => points.map(window.courseFigures['{name}'].compute)", points)
+
+
+def preset(tab, name, label, **changes):
+    """What the button sets, from the start values with these changes."""
+    return tab.evaluate(
+        """([name, label, changes]) => { const figure = window.courseFigures[name];
+            const start = Object.fromEntries(figure.parameters.map(one => [one.name, one.value]));
+            const set = {...start, ...changes};
+            return {...set, ...figure.presets.find(one => one.label === label).values(set)}; }""",
+        [name, label, changes],
+    )
+
+
+def random_points(tab, name, n=50):
+    """Points in the ranges of the parameters, uniform, and every corner of the ranges."""
+    ranges = tab.evaluate(f"() => window.courseFigures['{name}'].parameters.map(one => [one.name, one.min, one.max])")
+    names, low, high = zip(*ranges, strict=True)
+    inner = np.random.default_rng(0).uniform(low, high, (n, len(names)))
+    corners = itertools.product(*zip(low, high, strict=True))
+    return [dict(zip(names, map(float, point), strict=True)) for point in [*inner, *corners]]
+
+
+# --- kl-fit: the divergences by adaptive quadrature, the best fits by another search -------------------------------
+
+
+def parts(right):
+    """Weight, mean and deviation of both parts of the target."""
+    return [(0.6, -2.0, 0.8), (0.4, right, 1.2)]
+
+
+def log_normal(x, mean, deviation):
+    return -((x - mean) ** 2) / (2 * deviation**2) - math.log(deviation) - 0.5 * math.log(2 * math.pi)
+
+
+def log_p(x, right):
+    return np.logaddexp(*(math.log(weight) + log_normal(x, *normal) for weight, *normal in parts(right)))
+
+
+def integral(f, places):
+    edges = sorted({float(mean + k * deviation) for mean, deviation in places for k in (-9, -5, -2, 0, 2, 5, 9)})
+    return sum(scipy.integrate.quad(f, *pair, epsabs=1e-11, epsrel=1e-11)[0] for pair in itertools.pairwise(edges))
+
+
+def forward(mean, deviation, right):
+    def integrand(x):
+        return np.exp(log_p(x, right)) * (log_p(x, right) - log_normal(x, mean, deviation))
+
+    return integral(integrand, [part[1:] for part in parts(right)])
+
+
+def reverse(mean, deviation, right):
+    def integrand(x):
+        log_q = log_normal(x, mean, deviation)
+        return np.exp(log_q) * (log_q - log_p(x, right))
+
+    return integral(integrand, [(mean, deviation)])
+
+
+def test_both_divergences_are_the_integrals(tab):
+    points = random_points(tab, "kl-fit")
+    for point, found in zip(points, computed(tab, "kl-fit", points), strict=True):
+        assert found["forward"] == pytest.approx(forward(**point), abs=1e-6, rel=1e-6), point
+        assert found["reverse"] == pytest.approx(reverse(**point), abs=1e-6, rel=1e-6), point
+
+
+def least(divergence, mean, deviation, right):
+    """The nearest minimum, by another search."""
+    start = [mean, math.log(deviation)]
+    found = scipy.optimize.minimize(lambda v: divergence(v[0], math.exp(v[1]), right), start, method="BFGS")
+    return found.x[0], math.exp(found.x[1]), found.fun
+
+
+FORWARD = "Best for KL(p‖q)"
+REVERSE = [f"Best for KL(q‖p), {side} start" for side in ("left", "right")]
+
+
+@pytest.mark.parametrize("right", [1.0, 2.5, 4.2, 6.0])
+@pytest.mark.parametrize(("label", "divergence"), [(FORWARD, forward), *((label, reverse) for label in REVERSE)])
+def test_each_best_fit_is_a_minimum(tab, label, divergence, right):
+    found = preset(tab, "kl-fit", label, right=right)
+    mean, deviation, value = least(divergence, found["mean"], found["deviation"], right)
+    assert (found["mean"], found["deviation"]) == pytest.approx((mean, deviation), abs=1e-4)
+    assert divergence(**found) <= value + 1e-9
+    elsewhere = least(divergence, found["mean"] + 0.1, 1.1 * found["deviation"], right)
+    assert (found["mean"], found["deviation"]) == pytest.approx(elsewhere[:2], abs=1e-4)
+
+
+@pytest.mark.parametrize("right", [2.5, 6.0])
+def test_there_is_no_better_fit_than_the_buttons(tab, right):
+    """Wherever a search for the least KL(q||p) starts, it finds nothing lower than the better of the two buttons."""
+    lowest = min(reverse(**preset(tab, "kl-fit", label, right=right)) for label in REVERSE)
+    for mean, deviation in itertools.product((-4, 0.2, 5), (0.4, 2.0, 4.0)):
+        assert least(reverse, mean, deviation, right)[2] >= lowest - 1e-9
+
+
+def test_far_modes_are_sought_one_by_one_and_near_ones_need_not_be(tab):
+    """What the chapter says about its two panels."""
+    far = [preset(tab, "kl-fit", label, right=6.0) for label in REVERSE]
+    assert [one["mean"] for one in far] == pytest.approx([-2, 6], abs=0.1)
+    near = [preset(tab, "kl-fit", label) for label in REVERSE]
+    assert near[0]["mean"] == pytest.approx(-2, abs=0.1)
+    assert near[1]["deviation"] > 2
+    assert reverse(**near[1]) < reverse(**near[0])
+
+
+def test_the_least_values_are_told(visit):
+    one = visit(SMALL[SCRIPTS.index("kl-fit")])
+    slider = one.tab.locator("#fig-kl-fit [data-parameter=right]")
+    for right in (2.5, 6.0):
+        slider.fill(str(right))
+        expected = [forward(**preset(one.tab, "kl-fit", FORWARD, right=right))]
+        expected.append(min(reverse(**preset(one.tab, "kl-fit", label, right=right)) for label in REVERSE))
+        said = [one.tab.locator(f"#fig-kl-fit [data-readout={name}]").inner_text() for name in ("forward", "reverse")]
+        assert [re.search(r"least: ([\d.]+)", text)[1] for text in said] == [f"{value:.3f}" for value in expected]
+
+
+# --- learning-rate: the path of PyTorch's optimiser -----------------------------------------------------------------
+
+CURVATURES = torch.tensor([1.0, 10.0], dtype=torch.float64)
+
+
+def loss_of(theta):
+    return 0.5 * (CURVATURES * theta**2).sum()
+
+
+def path_of_torch(rate, momentum, first, second):
+    theta = torch.tensor([first, second], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.SGD([theta], lr=rate, momentum=momentum)
+    path = [theta.detach().clone()]
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss_of(theta).backward()
+        optimiser.step()
+        path.append(theta.detach().clone())
+    return torch.stack(path)
+
+
+def path_of_the_book(rate, momentum, first, second):
+    optimisers = pytest.importorskip("course_lib.optimisers")
+    theta, state = torch.tensor([first, second], dtype=torch.float64), {}
+    path = [theta.clone()]
+    for _ in range(30):
+        optimisers.momentum([theta], [CURVATURES * theta], state, rate, beta=momentum)
+        path.append(theta.clone())
+    return torch.stack(path)
+
+
+@pytest.mark.parametrize("path_of", [path_of_torch, path_of_the_book])
+def test_the_path_is_that_of_the_optimiser(tab, path_of):
+    points = random_points(tab, "learning-rate")
+    for point, found in zip(points, computed(tab, "learning-rate", points), strict=True):
+        path = path_of(**point)
+        torch.testing.assert_close(torch.tensor(found["path"], dtype=torch.float64), path, rtol=1e-9, atol=1e-9)
+        losses = torch.stack([loss_of(theta) for theta in path])
+        torch.testing.assert_close(torch.tensor(found["losses"], dtype=torch.float64), losses, rtol=1e-8, atol=1e-9)
+
+
+def test_the_words_about_the_path_are_right(tab):
+    """The factors are the largest eigenvalues of one step, a linear map of (θ, v) in each direction."""
+    points = random_points(tab, "learning-rate")
+    words = set()
+    for point, found in zip(points, computed(tab, "learning-rate", points), strict=True):
+        rate, momentum = point["rate"], point["momentum"]
+        steps = [np.array([[1 - rate * c, -rate * momentum], [c, momentum]]) for c in (1.0, 10.0)]
+        roots = [max(np.linalg.eigvals(step).astype(complex), key=abs) for step in steps]
+        sizes = [abs(root) for root in roots]
+        assert [factor["size"] for factor in found["factors"]] == pytest.approx(sizes, abs=1e-9)
+        turns = any(abs(root.imag) > 1e-9 or root.real < 0 for root in roots)
+        expected = "diverges" if max(sizes) > 1 else "oscillates and converges" if turns else "converges"
+        assert found["verdict"] == expected, point
+        words.add(expected)
+    assert words == {"diverges", "oscillates and converges", "converges"}
+    for rate, said in ((0.19, "oscillates and converges"), (0.2, "oscillates and never arrives"), (0.201, "diverges")):
+        point = {"rate": rate, "momentum": 0, "first": 1, "second": 1}
+        assert computed(tab, "learning-rate", [point])[0]["verdict"] == said
+
+
+# --- what a reader does --------------------------------------------------------------------------------------------
+
+
+def live(visit, place):
+    """The live figure; fails where the static one is still there."""
+    box = visit.tab.locator(f"figure#{place.figure} > .live")
+    box.wait_for()
+    box.scroll_into_view_if_needed()
+    return box
+
+
+def state(box):
+    """All that tells what the figure shows: its numbers, its curves and its handles, without generated names."""
+    return box.evaluate(
+        """box => [
+            [...box.querySelectorAll('output, .live-value')].map(tag => tag.textContent).join(' | '),
+            [...box.querySelectorAll('.live-plot :is(path, circle, rect, text)')]
+                .map(tag => [tag.getAttribute('d'), tag.getAttribute('cx'), tag.getAttribute('cy'), tag.textContent])
+                .join(' '),
+            [...box.querySelectorAll('.live-handle')].map(tag => tag.getAttribute('transform')).join(' ')]"""
+    )
+
+
+def middle(knob):
+    box = knob.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(text):
+    return float(re.search(r"-?\d+\.?\d*", text.replace(MINUS, "-"))[0])
+
+
+def takes_the_place_of_the_static_one(one, place):
+    box = live(one, place)
+    figure = one.tab.locator(f"figure#{place.figure}")
+    assert figure.locator("img").is_hidden()
+    assert figure.locator("figcaption").is_visible()
+    assert box.locator(".live-instructions").inner_text().strip()
+    assert box.locator("svg.live-plot path").count() > 2
+    one.tab.emulate_media(media="print")  # on paper it is the other way round
+    assert box.is_hidden()
+    assert figure.locator("img").is_visible()
+    assert figure.locator("figcaption").is_visible()
+    one.tab.emulate_media(media="screen")
+
+
+@each_page
+def test_without_javascript_the_static_picture_stays(request, chromium, place):  # noqa: F811
+    where = request.getfixturevalue("small")[0] if place.site == "small" else request.getfixturevalue("address")
+    context = chromium.new_context(java_script_enabled=False, viewport=WIDE)
+    try:
+        page = context.new_page()
+        page.route("**/*", lambda route: route.continue_() if where in route.request.url else route.abort())
+        page.goto(where + place.page, wait_until="load")
+        assert page.locator(f"figure#{place.figure} img").is_visible()
+        assert page.locator(".interactive").first.is_hidden()
+        assert page.locator("article :is(.live, input, button.live)").count() == 0
+    finally:
+        context.close()
+
+
+def follows_the_keyboard(one, place):
+    box = live(one, place)
+    sliders, handles = box.locator("input[type=range]"), box.locator(".live-handle")
+    assert sliders.count() > 0
+    for control in [*sliders.all(), *handles.all()]:
+        before = state(box)
+        control.focus()
+        one.tab.keyboard.press("ArrowRight")  # no figure begins at the upper end of a range
+        moved = state(box)
+        assert moved[0] != before[0], "no number follows the key"
+        assert moved[1] != before[1], "the picture does not follow the key"
+        one.tab.keyboard.press("ArrowLeft")
+        assert state(box) == before
+    for handle in handles.all():
+        handle.focus()
+        top = one.tab.evaluate("() => scrollY")
+        for key, limit in (("End", "max"), ("Home", "min")):
+            one.tab.keyboard.press(key)
+            assert handle.get_attribute("aria-valuenow") == handle.get_attribute(f"aria-value{limit}")
+        said = handle.get_attribute("aria-valuetext")
+        one.tab.keyboard.press("PageUp")
+        assert handle.get_attribute("aria-valuetext") != said
+        assert one.tab.evaluate("() => scrollY") == top
+    ring = "() => getComputedStyle(document.activeElement.querySelector('.live-touch') || document.body).stroke"
+    assert handles.count() == 0 or one.tab.evaluate(ring) != "none", "nobody sees which handle has the focus"
+
+
+@each_place
+def test_every_button_acts_and_reset_leads_back(visit, place):
+    one = visit(place)
+    box = live(one, place)
+    start = state(box)
+    *presets, reset, still = box.get_by_role("button").all()
+    for button in presets:
+        button.click()
+        assert state(box) != start, button.inner_text()
+        reset.click()
+        assert state(box) == start
+    picture = one.tab.locator(f"figure#{place.figure} img")
+    for seen in (True, False):
+        still.click()
+        assert picture.is_visible() is seen
+    assert one.complaints == []
+
+
+def follows_the_mouse(one, place):
+    box = live(one, place)
+    for handle in box.locator(".live-handle").all():
+        knob = handle.locator(".live-knob")
+        x, y = middle(knob)
+        before = state(box)
+        one.tab.mouse.move(x + 12, y + 8)  # not its very middle: it must not jump there when it is grabbed
+        one.tab.mouse.down()
+        assert middle(knob) == pytest.approx((x, y), abs=1)
+        one.tab.mouse.move(x + 52, y + 28, steps=4)
+        assert middle(knob)[0] == pytest.approx(x + 40, abs=5)
+        dragged = state(box)
+        assert dragged[0] != before[0] or dragged[1] != before[1]
+        one.tab.mouse.up()
+        x, y = middle(knob)
+        one.tab.mouse.move(x - 12, y - 8)
+        assert state(box) == dragged, "it follows the mouse after it was let go"
+        one.tab.mouse.down()
+        one.tab.mouse.move(3, 3)  # out of the plot and its range: a limit, and no error
+        one.tab.mouse.up()
+    assert not re.search("NaN|Infinity|undefined", box.inner_html())
+
+
+def fits_the_window(one, place):
+    box = live(one, place)
+    assert one.tab.evaluate(TOO_WIDE) == []
+    assert box.locator(".live-plot").bounding_box()["width"] == pytest.approx(box.bounding_box()["width"], abs=2)
+    sizes = box.locator("text").evaluate_all("tags => tags.map(tag => parseFloat(getComputedStyle(tag).fontSize))")
+    assert min(sizes) >= 11, "text of the plot shrinks with it"
+    for button in box.get_by_role("button").all():
+        assert button.bounding_box()["height"] >= 24
+
+
+CHECKS = [takes_the_place_of_the_static_one, follows_the_keyboard, follows_the_mouse, fits_the_window]
+
+
+@each_place
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_live_figure(visit, place, check):
+    one = visit(place)
+    check(one, place)
+    assert one.complaints == []
+
+
+@pytest.mark.parametrize("place", BOOK, ids=str)
+def test_a_live_figure_on_its_page_of_the_book(visit, place):
+    """The same, one after the other, beside the page's own scripts and styles; last on a telephone."""
+    one = visit(place)
+    for check in CHECKS:
+        check(one, place)
+    one.tab.set_viewport_size(PHONE)
+    one.tab.wait_for_function(
+        "id => document.querySelector(`#${id} .live-plot`).getBoundingClientRect().right <= innerWidth",
+        arg=place.figure,
+    )
+    fits_the_window(one, place)
+    assert one.complaints == []
+
+
+@each_place
+def test_a_handle_follows_a_finger_and_the_page_stays(visit, place):
+    one = visit(place, PHONE)
+    box = live(one, place)
+    touch = one.context.new_cdp_session(one.tab)
+    for handle in box.locator(".live-handle").all():
+        box.locator(".live-plot").scroll_into_view_if_needed()
+        knob = handle.locator(".live-knob")
+        x, y = middle(knob)
+        before, top = state(box), one.tab.evaluate("() => scrollY")
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        for step in range(1, 6):
+            at = {"x": x + 4 * step, "y": y + 8 * step}
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert state(box) != before
+        assert middle(knob)[0] == pytest.approx(x + 20, abs=8)
+        assert one.tab.evaluate("() => scrollY") == top
+        assert handle.locator(".live-touch").bounding_box()["width"] >= 24, "too small for a finger"
+
+
+@each_place
+def test_every_control_has_a_name(visit, place):
+    one = visit(place)
+    live(one, place)
+    tree = one.tab.locator(f"figure#{place.figure}").aria_snapshot()
+    assert re.match(r"- '?figure \"\w", tree)
+    assert re.search(r"^ +- '?group \"\w", tree, re.M)
+    controls = re.findall(r"^ *- '?(slider|button)(.*)", tree, re.M)
+    assert len(controls) >= 2
+    assert [rest for _, rest in controls if not re.match(r" \"[^\"]+\"", rest)] == []
+    for handle in one.tab.locator(f"figure#{place.figure} [role=slider]").all():
+        low, now, high = (float(handle.get_attribute(f"aria-value{which}")) for which in ("min", "now", "max"))
+        assert low <= now <= high
+        assert number(handle.get_attribute("aria-valuetext")) == pytest.approx(now, abs=0.01)
+
+
+@each_place
+def test_changes_are_told_in_one_sentence_and_not_at_once(visit, place):
+    one = visit(place)
+    box = live(one, place)
+    sentence = box.locator(".live-summary")
+    assert sentence.get_attribute("aria-live") == "polite"
+    assert box.locator("[aria-live]:not([aria-live=off])").count() == 1
+    first = sentence.inner_text()
+    assert first.endswith(".")
+    changes = """tag => { window.told = 0;
+        new MutationObserver(() => window.told++).observe(tag, {childList: true}); }"""
+    sentence.evaluate(changes)
+    box.locator("input").first.focus()
+    for _ in range(6):
+        one.tab.keyboard.press("ArrowRight")
+    one.tab.wait_for_function("() => window.told > 0")
+    one.tab.wait_for_timeout(700)
+    assert one.tab.evaluate("() => window.told") == 1
+    assert sentence.inner_text() != first
+
+
+# Every way of setting all sliders to an end, the buttons, and back; what stands where afterwards.
+EXTREMES = """box => {
+    window.setTimeout = act => (act(), 0);  // the sentence at once
+    const inputs = [...box.querySelectorAll('input')], buttons = [...box.querySelectorAll('button')], seen = [];
+    const shot = () => seen.push({
+        wide: document.scrollingElement.scrollWidth, text: box.outerHTML,
+        places: JSON.stringify([...box.querySelectorAll('.live-plot, input, button, .live-value, .live-summary')]
+            .map(tag => tag.getBoundingClientRect().top - box.getBoundingClientRect().top)),
+        height: box.offsetHeight});
+    for (let way = 0; way < 2 ** inputs.length; way++) {
+        inputs.forEach((input, i) => {
+            input.value = way >> i & 1 ? input.max : input.min;
+            input.dispatchEvent(new Event('input'));
+        });
+        shot();
+    }
+    for (const button of buttons) { button.click(); shot(); }
+    return seen;
+}"""
+
+
+@each_place
+@pytest.mark.parametrize("viewport", [PHONE, WIDE], ids=["phone", "wide"])
+def test_nothing_jumps_and_no_number_breaks_the_picture(visit, place, viewport):
+    one = visit(place, viewport)
+    box = live(one, place)
+    height = box.evaluate("box => box.offsetHeight")
+    seen = box.evaluate(EXTREMES)
+    assert {shot["height"] for shot in seen} == {height}
+    assert len({shot["places"] for shot in seen}) == 1
+    for shot in seen:
+        assert shot["wide"] <= viewport["width"]
+        drawn = " ".join(re.findall(r' (?:d|cx|cy|x|y|transform)="([^"]*)"', shot["text"]))
+        assert not re.search(r"NaN|Infinity|undefined|null|e[+-]?\d", drawn)
+        assert all(abs(float(value)) <= 10_000 for value in re.findall(r"-?\d+(?:\.\d+)?", drawn))
+        assert not re.search("NaN|Infinity|undefined", shot["text"])
+    assert one.tab.evaluate(TOO_WIDE) == []
+    assert one.complaints == []
+
+
+@each_place
+def test_it_fits_a_small_window_and_follows_its_width(visit, place):
+    one = visit(place, PHONE)
+    fits_the_window(one, place)
+    assert live(one, place).locator(".live-plot").bounding_box()["width"] > 200
+    one.tab.set_viewport_size({"width": 900, "height": 700})
+    one.tab.wait_for_function(
+        "id => document.querySelector(`#${id} .live-plot`).getBoundingClientRect().width > 400", arg=place.figure
+    )
+    fits_the_window(one, place)
+
+
+# Contrast as WCAG 2 defines it of everything drawn with the page behind it.
+CONTRAST = """box => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const rgb = colour => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const light = colour => rgb(colour).map(v => v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = getComputedStyle(document.body).backgroundColor;
+    const ratio = colour => { const [a, b] = [light(colour), light(ground)].sort((a, b) => b - a);
+        return (a + 0.05) / (b + 0.05); };
+    const of = (kinds, property) => [...box.querySelectorAll(kinds)].map(tag => ratio(getComputedStyle(tag)[property]));
+    return {ground, lines: [...of('.live-line', 'stroke'), ...of('.live-knob, .live-point', 'fill')],
+        words: [...of('.live-plot text', 'fill'), ...of('p, li, label, output, .live-value', 'color')]};
+}"""
+
+
+@each_place
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_and_words_stand_out(visit, place, scheme):
+    one = visit(place, scheme=scheme)
+    box = live(one, place)
+    found = box.evaluate(CONTRAST)
+    assert (sum(map(int, re.findall(r"\d+", found["ground"])[:3])) > 380) == (scheme == "light")
+    assert len(found["lines"]) > 1
+    assert min(found["lines"]) >= 3
+    assert min(found["words"]) >= 4.5
+    tones = box.evaluate(
+        """box => Object.fromEntries([...box.querySelectorAll('.live-line')].map(tag =>
+            [getComputedStyle(tag).stroke, getComputedStyle(tag).strokeDasharray]))"""
+    )
+    assert len(set(tones.values())) == len(tones), "two colours, one line style"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tone_stands_out(visit, scheme):
+    """The four tones, whether a figure uses them yet or not."""
+    one = visit(SMALL[0], scheme=scheme)
+    found = one.tab.evaluate(
+        """contrast => { const box = document.createElement('div');
+            const paths = [1, 2, 3, 4].map(n => `<path class="live-line live-tone-${n}"/>`);
+            box.innerHTML = `<svg>${paths.join('')}</svg>`;
+            document.body.append(box);
+            return [eval(contrast)(box).lines, [...box.querySelectorAll('path')].map(path =>
+                [getComputedStyle(path).stroke, getComputedStyle(path).strokeDasharray])]; }""",
+        CONTRAST,
+    )
+    assert min(found[0]) >= 3
+    assert len({colour for colour, _ in found[1]}) == len({dash for _, dash in found[1]}) == 4
+
+
+# --- the shared script: what the first figures do not use -----------------------------------------------------------
+
+SAMPLER = """() => {
+    const home = document.querySelector('figure');
+    home.querySelector('.live').remove();
+    const place = Object.assign(document.createElement('div'), {className: 'interactive', hidden: true});
+    Object.assign(place.dataset, {name: 'sampler', figure: home.id});
+    home.after(place);
+    CourseFigure.register({
+        name: 'sampler', title: 'Sampler',
+        parameters: [{name: 'u', label: 'U', min: 0, max: 1, step: 0.1, value: 0.5, unit: 'nats'}],
+        compute: params => params,
+        draw(view, {u}) {
+            const left = view.axes({x: [-2, 2], y: [-2, 2], equal: true, box: [0, 0, 0.5, 1]});
+            left.heat((x, y) => x, 3, 20, 10);
+            left.contours((x, y) => x * x + y * y, [1], 1);
+            const right = view.axes({x: [0, 1], y: [0, 1], box: [0.5, 0, 1, 1]});
+            right.curve([0, 0.5, 0.6, NaN, 0.8, 1], [0, Infinity, 1, 1, 1e300, -1e300], 4);
+            right.area([0, 1], [1, 0.5], 2);
+            right.points([0, NaN], [0, 0], 3);
+            right.handle({x: u, y: u, tone: 1, label: 'Diagonal', vertical: 'u'});
+            window.sampler = {left, right};
+        },
+        summary: () => 'Sampled.',
+    });
+}"""
+
+
+def test_axes_contours_heat_and_gaps(visit):
+    one = visit(SMALL[0])
+    one.tab.evaluate(SAMPLER)
+    box = live(one, Place("small", "", "sampler", SMALL[0].figure))
+    box.locator(".live-plot").scroll_into_view_if_needed()
+    # The contour x² + y² = 1 is a circle, one unit as long on both axes.
+    inverse = """() => document.querySelector('.live-contour').getAttribute('d').match(/[\\d.]+,[\\d.]+/g)
+        .map(pair => sampler.left.at(...pair.split(',').map(Number)))"""
+    circle = np.array(one.tab.evaluate(inverse))
+    assert len(circle) > 50
+    np.testing.assert_allclose(np.hypot(*circle.T), 1, atol=0.01)
+    assert {tuple(np.sign(point)) for point in circle} >= {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    unit = one.tab.evaluate("() => [sampler.left.px(1) - sampler.left.px(0), sampler.left.py(0) - sampler.left.py(1)]")
+    assert unit[0] == pytest.approx(unit[1], abs=0.05)
+    # The halves do not overlap, and pixels and data are inverse to each other.
+    assert one.tab.evaluate("() => sampler.left.right <= sampler.right.left")
+    assert one.tab.evaluate("() => sampler.right.at(sampler.right.px(0.3), sampler.right.py(0.7))") == pytest.approx(
+        [0.3, 0.7], abs=1e-3
+    )
+    # What is not finite leaves a gap, what is far out stays a number.
+    d = box.locator(".live-line.live-tone-4").last.get_attribute("d")
+    assert d.count("M") == 3
+    assert all(abs(float(value)) <= 10_000 for value in re.findall(r"-?\d+(?:\.\d+)?", d))
+    assert box.locator(".live-point").count() == 1
+    # Heat: from left to right stronger, in the colour of the theme.
+    shades = one.tab.evaluate(
+        """() => new Promise(done => { const image = new Image();
+            const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+            image.onload = () => { canvas.drawImage(image, 0, 0);
+                done([0, 10, 19].map(x => canvas.getImageData(x, 5, 1, 1).data[0])); };
+            image.src = document.querySelector('mask image').getAttribute('href'); })"""
+    )
+    assert shades[0] == 0
+    assert 100 < shades[1] < 160
+    assert shades[2] == 255
+    # A handle that only goes up and down; a unit after the value.
+    knob = box.locator(".live-knob")
+    x, y = middle(knob)
+    one.tab.mouse.move(x, y)
+    one.tab.mouse.down()
+    one.tab.mouse.move(x, y - 50)
+    one.tab.mouse.up()
+    assert number(box.locator("output").inner_text()) > 0.6
+    assert box.locator("output").inner_text().endswith(" nats")
+    assert one.complaints == []
+
+
+def test_numbers_are_written_as_in_the_book(tab):
+    written = {
+        "1.25": (1.25, 2), "-0.500": (-0.5, 3), "0.00": (-0.001, 2), "3": (3.2, 0), "1.2 times 10⁵": (123456, 2),
+        "-2.0 times 10¹²": (-2e12, 2), "too large": ("Infinity", 2),
+    }  # fmt: skip
+    for text, (value, decimals) in written.items():
+        expected = text.replace("-", MINUS).replace("times", "\N{MULTIPLICATION SIGN}")
+        assert tab.evaluate(f"() => CourseFigure.format({value}, {decimals})") == expected
+
+
+def test_a_broken_figure_leaves_the_static_picture(visit):
+    one = visit(SMALL[0])
+    broken = SAMPLER.replace("compute: params => params", "compute() { throw new Error('planted'); }")
+    broken = broken.replace("home.querySelector('.live').remove();", "home.classList.remove('is-live');")
+    broken = broken.replace("const home", "document.querySelector('.live').remove(); const home")
+    with pytest.raises(Exception, match="planted"):
+        one.tab.evaluate(broken)
+    figure = one.tab.locator("figure").first
+    assert figure.locator("img").is_visible()
+    assert figure.locator(".live").count() == 0
+
+
+# --- files, and the directive --------------------------------------------------------------------------------------
+
+
+@each_script
+def test_the_scripts_are_small_and_ask_for_nothing(name):
+    files = [STATIC / "interactive.js", STATIC / "interactive.css", STATIC / "interactive" / f"{name}.js"]
+    assert sum(file.stat().st_size for file in files) < 40_000
+    for file in files:
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+        assert not re.search(r"https?://|\bimport\b|fetch\(|XMLHttpRequest", text)
+        assert not re.search(r"requestAnimationFrame|setInterval|transition|animat|@keyframes", text), "something moves"
+
+
+def test_only_pages_with_a_live_figure_load_its_files(small):
+    folder = small[1]
+    assert site_pages.wrong_interactive(folder) == []
+    assert "interactive" not in (folder / "plain.html").read_text(encoding="utf-8")
+    index = (folder / "index.html").read_text(encoding="utf-8")
+    for name in SCRIPTS:
+        assert index.count(f"_static/interactive/{name}.js") == 1
+
+
+WRONG = {
+    "unknown": ("```{interactive} nothing\n:figure: fig-a\nText.\n```", r"no script _static/interactive/nothing\.js"),
+    "no_figure": ("```{interactive} kl-fit\nText.\n```", "':figure: fig-name' is missing"),
+    "not_here": ("```{interactive} kl-fit\n:figure: fig-b\nText.\n```", "page has no figure with the name 'fig-b'"),
+    "no_words": ("```{interactive} kl-fit\n:figure: fig-a\n```", "there are no instructions"),
+    "no_name": ("```{interactive}\n:figure: fig-a\nText.\n```", r"1 argument\(s\) required"),
+    "heading": (
+        "(fig-b)=\n## A heading\n\n```{interactive} kl-fit\n:figure: fig-b\nText.\n```",
+        "page has no figure with the name 'fig-b'",
+    ),
+    "not_before": (
+        "```{figure} picture.svg\n:name: fig-c\nMore.\n```\n\n```{interactive} kl-fit\n:figure: fig-a\nText.\n```",
+        "must stand right after its static figure 'fig-a'",
+    ),
+}
+
+
+def test_what_is_wrong_fails_the_build_and_is_named(tmp_path):
+    figure = "# {}\n\n```{{figure}} picture.svg\n:name: fig-a\nWords.\n```\n\n"
+    pages = {name: figure.format(name) + text + "\n" for name, (text, _) in WRONG.items()}
+    pages["index"] = "# Wrong\n\n```{toctree}\n" + "\n".join(WRONG) + "\n```\n"
+    made = sphinx(tmp_path, pages)
+    assert made.returncode != 0
+    for name, (_, message) in WRONG.items():
+        assert re.search(rf"{name}\.md(:\d+)?: .*{message}", made.stderr), f"{name}: {made.stderr}"
