@@ -17,11 +17,21 @@ FLOATS = (torch.float64, torch.float32)
 def check_form(vectors, matrices):
     """Types, devices and shapes, which cost no arithmetic."""
     named = vectors | matrices
+    check_types(named)
+    first_name, first = next(iter(named.items()))
+    shape = first.shape
+    plain = [shape] * len(vectors) + [shape + shape[-1:]] * len(matrices)
+    if [tensor.shape for tensor in named.values()] != plain or not all(shape[-1:] or (0,)):
+        _check_shapes(vectors, matrices, first_name, shape)  # it may still broadcast
+
+
+def check_types(named):
+    """Tensors of one floating type, on one device."""
     first_name, first = next(iter(named.items()))
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}: give a torch.Tensor")
-    dtype, device, shape = first.dtype, first.device, first.shape
+    dtype, device = first.dtype, first.device
     for name, tensor in named.items():
         if tensor.dtype is not dtype or dtype not in FLOATS:
             if tensor.dtype not in FLOATS:
@@ -29,9 +39,6 @@ def check_form(vectors, matrices):
             raise TypeError(f"{name} is {tensor.dtype} but {first_name} is {dtype}: convert one of them")
         if tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device} but {first_name} is on {device}: move one of them")
-    plain = [shape] * len(vectors) + [shape + shape[-1:]] * len(matrices)
-    if [tensor.shape for tensor in named.values()] != plain or not all(shape[-1:] or (0,)):
-        _check_shapes(vectors, matrices, first_name, shape)  # it may still broadcast
 
 
 def _check_shapes(vectors, matrices, first_name, first):
