@@ -27,12 +27,20 @@ NOTEBOOK = "book/02-gaussian-kl.ipynb"
 MODULE = "course_lib/gaussians.py"
 MISSING = "_build/html/book/appendices/bibliography.html"
 EQUATIONS = "tests/equations/test_02_gaussian_kl.py"
+EQUATIONS_1 = "tests/equations/test_01_probability_and_kl.py"
+EQUATIONS_3 = "tests/equations/test_03_learning_tasks.py"
+EQUATIONS_4 = "tests/equations/test_04_networks_and_sgd.py"
+CHAPTER_5, BACKPROP = "book/05-backpropagation.md", "course_lib/backprop.py"
+EQUATIONS_5 = "tests/equations/test_05_backpropagation.py"
+RECURRENCE = f"{EQUATIONS_5}::test_recurrence[depth3]"
 
 LEDGER = "tests/test_ledger.py::test_the_book_balances"
 FORMULA = f"{EQUATIONS}::test_gaussian_kl"
 STORED = "tests/test_notebooks.py::test_every_cell_runs_and_prints_what_is_stored"
 EDITION = "tests/test_editions.py::test_the_edition_is_what_the_chapter_gives"
 ALT = "tests/test_chapters.py::test_every_figure_has_alt_text_and_a_caption"
+NOTATION = "tests/test_notation.py::test_every_symbol_has_one_meaning_and_every_row_is_used"
+BUDGET = "tests/test_budgets.py::test_a_chapter_keeps_its_budget[02-gaussian-kl]"
 PAGES, IMAGES, LINKS = (f"tests/test_site.py::test_site[{c}]" for c in ("wrong_pages", "wrong_images", "dead_links"))
 
 NUMBERS_DIFFER = "approx"
@@ -91,6 +99,170 @@ FAULTS = {
     "a figure without alt text": Fault(CHAPTER, r"  image:\n    alt: >-\n(?:      .*\n)+", "", ALT, "fig-question"),
     "a dead internal link": Fault("book/index.md", "", "\n[nowhere](appendices/nothing.md)\n", LINKS, "nothing"),
     "a page missing from the build": Fault(MISSING, r".*", "", PAGES, "bibliography.html: missing"),
+    # chapter 1
+    "the arguments of cross_entropy swapped": Fault(
+        "course_lib/probability.py",
+        "",
+        "\nright = cross_entropy\n\n\ndef cross_entropy(p, q):\n    return right(q, p)\n",
+        f"{EQUATIONS_1}::test_entropies_and_their_difference",
+        NUMBERS_DIFFER,
+    ),
+    "an estimator without its correction": Fault(
+        "course_lib/probability.py",
+        r"terms = log_r\.expm1\(\) - log_r",
+        "terms = log_r.exp() - log_r",
+        f"{EQUATIONS_1}::test_estimators_of_course_lib",
+        NUMBERS_DIFFER,
+    ),
+    "a correction without its estimator": Fault(
+        "course_lib/probability.py",
+        r"terms = log_r\.expm1\(\) - log_r",
+        "terms = log_r.expm1()",
+        f"{EQUATIONS_1}::test_estimators_of_course_lib",
+        NUMBERS_DIFFER,
+    ),
+    "one covariance of the estimator's variance printed with a plus": Fault(
+        "book/01-probability-and-kl.md",
+        r"& - 2 \\, \\KL\(p",
+        r"& + 2 \\, \\KL(p",
+        f"{EQUATIONS_1}::test_mean_and_variance_of_the_corrected_estimator",
+        "eq-corrected-variance",
+    ),
+    # the checks of the whole book
+    "a change of a formula that its situations do not show": Fault(
+        "tests/situations_02.py",
+        r"\[shifted\(0\.7\), shifted\(-3\.0\)\]",
+        "[shifted(0.0)]",
+        "tests/test_latex_reader.py::test_every_small_change_of_the_print_is_seen[eq-kl-shift]",
+        r"\frac{t}{2 a}",
+    ),
+    "a symbol without its row": Fault(
+        "book/appendices/notation.md", r"\| \$\\gamma\$ .*\n", "", NOTATION, r"explains \gamma"
+    ),
+    "a note on the sources without its test": Fault(
+        "tests/sources/test_02_gaussian_kl.py",
+        "def test_why_the_log_variance",
+        "def why_the_log_variance",
+        "tests/test_sources.py::test_every_note_has_its_test_and_every_test_its_note",
+        "test_why_the_log_variance is not in",
+    ),
+    "a chapter that holds too much memory": Fault(
+        NOTEBOOK, r'"import math\\n",', r"""\g<0> "held = b'x' * 2**31\\n", "del held\\n",""", BUDGET, "MiB"
+    ),
+    # chapter 3
+    "the optimism printed with a minus for both risks": Fault(
+        "book/03-learning-tasks.md",
+        r"\\left\(1 \+ \\frac\{d\}\{N\}",
+        r"\\left(1 - \\frac{d}{N}",
+        f"{EQUATIONS_3}::test_expected_risks_over_all_noise",
+        "eq-expected-test-risk",
+    ),
+    "cross_entropy_loss with the wrong sign": Fault(
+        "course_lib/losses.py",
+        r"_checked\(against_truth",
+        "_checked(-against_truth",
+        f"{EQUATIONS_3}::test_cross_entropy_from_logits",
+        NUMBERS_DIFFER,
+    ),
+    "cross_entropy_loss in bits": Fault(
+        "course_lib/losses.py",
+        r"against_truth\.logsumexp\(-1\)",
+        "against_truth.logsumexp(-1) / math.log(2)",
+        f"{EQUATIONS_3}::test_cross_entropy_from_logits",
+        NUMBERS_DIFFER,
+    ),
+    "empirical_risk as a sum": Fault(
+        "course_lib/losses.py",
+        r"losses\.mean\(\)",
+        "losses.sum()",
+        f"{EQUATIONS_3}::test_empirical_risk",
+        NUMBERS_DIFFER,
+    ),
+    "a checksum that is not compared": Fault(
+        "course_lib/data.py",
+        r"if _sha256\(part\) == sha256:",
+        "if True:",
+        "tests/test_data.py::test_a_liar_is_not_believed",
+        "is_right",
+    ),
+    # chapter 4
+    "a momentum step that lags by one": Fault(
+        "course_lib/optimisers.py",
+        r'velocity = state\["velocity"\] = (torch\._foreach_add\(grads, )state\["velocity"\]',
+        r'velocity = state["velocity"]\n    state["velocity"] = \1velocity',
+        f"{EQUATIONS_4}::test_momentum_of_course_lib",
+        NUMBERS_DIFFER,
+    ),
+    "Adam without its bias correction": Fault(
+        "course_lib/optimisers.py",
+        r"-lr / \(1 - betas\[0\] \*\* t\)",
+        "-lr",
+        f"{EQUATIONS_4}::test_step_of_adam_in_course_lib",
+        NUMBERS_DIFFER,
+    ),
+    "minibatches that drop the last short batch": Fault(
+        "course_lib/optimisers.py",
+        r"\.split\(batch_size\)",
+        ".split(batch_size)[: n // batch_size]",
+        f"{EQUATIONS_4}::test_number_of_batches",
+        "eq-number-of-batches",
+    ),
+    "a wrong factor in the printed noise ball": Fault(
+        "book/04-networks-and-sgd.md",
+        r"\\lambda \(2 - \\eta \\lambda\)",
+        r"\\lambda (1 - \\eta \\lambda)",
+        f"{EQUATIONS_4}::test_noise_ball",
+        "eq-noise-ball",
+    ),
+    "a checkpoint without the random generator": Fault(
+        "course_lib/training.py",
+        r'torch\.set_rng_state\(saved\["global_generator"\]\)',
+        "pass",
+        "tests/test_training.py::test_more_epochs_later_are_the_same_run[adam]",
+        "weights(resumed)",
+    ),
+    # chapter 5
+    "the recurrence printed with its indices swapped": Fault(
+        CHAPTER_5,
+        r"(?<=a_j\^\{\(\\ell\)\}\) \\sum_\{m=1\}\^\{n_\{\\ell\+1\}\} )w_\{mj\}",
+        "w_{jm}",
+        f"{EQUATIONS_5}::test_from_a_layer_to_the_layer_below[2]",
+        "has no entry",
+    ),
+    "the start printed with the wrong sign": Fault(
+        CHAPTER_5,
+        r"\\delta\^\{\(D\)\} = -2",
+        r"\\delta^{(D)} = 2",
+        f"{EQUATIONS_5}::test_start_for_the_squared_error[0]",
+        "eq-bp-start-squared",
+    ),
+    "the derivative of tanh taken at h": Fault(
+        BACKPROP, r"slope, h \* h, value", "slope, h.tanh() ** 2, value", RECURRENCE, NUMBERS_DIFFER
+    ),
+    "the derivative of tanh forgotten": Fault(
+        BACKPROP, r"slope\.addcmul_\(slope, h \* h, value=-1\)", "slope", RECURRENCE, NUMBERS_DIFFER
+    ),
+    "a matrix in the recurrence transposed": Fault(
+        BACKPROP,
+        r"mm\(delta, W\[ell\]\)",
+        "mm(delta, W[ell].T)",
+        "tests/test_backprop.py::test_a_network_of_scalars_equals_forward_backward",
+        "cannot be multiplied",
+    ),
+    "the sum over the batch for the mean": Fault(
+        BACKPROP,
+        r"gap\.mul_\(2 / len\(y\)\)",
+        "gap.mul_(2)",
+        f"{EQUATIONS_5}::test_course_lib_on_a_batch[squared_error-depth3]",
+        NUMBERS_DIFFER,
+    ),
+    "contributions overwritten in Scalar": Fault(
+        BACKPROP,
+        r"parent\.grad \+= node\.grad \* local",
+        "parent.grad = node.grad * local",
+        "tests/test_backprop.py::test_contributions_are_added",
+        "== 6.0",
+    ),
 }
 
 
