@@ -4,7 +4,6 @@ A data set is x (N, d), one datum in each row, and y. For classes y is (N,) and 
 (N, 1), as the losses want it. Tensors are made on the CPU, in float64 unless `dtype` says otherwise.
 """
 
-import glob
 import gzip
 import hashlib
 import http
@@ -12,10 +11,8 @@ import http.client
 import math
 import os
 import struct
-import time
 import urllib.error
 import urllib.request
-import uuid
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +23,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from course_lib._validation import FLOATS, check_finite, check_types
+from course_lib._validation import FLOATS, any_of, check_finite, check_types
 
 __all__ = [
     "Data",
@@ -54,7 +51,7 @@ MNIST_MIRRORS = (
 )
 
 TRIES = 5  # at one mirror, as long as each brings more of the file
-CHUNK = 1 << 16
+CHUNK = 1 << 14  # bytes; of a chunk that breaks off nothing is kept
 
 
 class Data(NamedTuple):
@@ -189,7 +186,8 @@ def standardise(train: Float[Tensor, "n d"], *others: Float[Tensor, "_ d"]) -> t
 
     A column that is constant on the training data is only shifted. The variance is the mean square (1/N).
     Shapes: train (N, d), the others (anything, d). Returns a tuple of the same shapes.
-    Raises TypeError or ValueError for wrong types or devices, shapes that do not fit, no data, NaN or infinity.
+    Raises TypeError or ValueError for wrong types or devices, shapes that do not fit, no data, NaN or infinity, and a
+    variance that over- or underflows.
     Chapter 3, section "Training and test data".
 
     Examples:
@@ -208,7 +206,11 @@ def standardise(train: Float[Tensor, "n d"], *others: Float[Tensor, "_ d"]) -> t
         raise ValueError(f"train has shape {tuple(train.shape)}: there are no data to take a mean of")
     mean = train.mean(0)
     constant = (train == train[0]).all(0)  # the computed deviation may be a rounding error, and not 0
-    scale = torch.where(constant, torch.ones_like(mean), (train - mean).square().mean(0).sqrt())
+    variance = torch.where(constant, torch.ones_like(mean), (train - mean).square().mean(0))
+    if any_of(bad := (variance == 0) | ~variance.isfinite()):
+        column = bad.nonzero()[0].item()
+        raise ValueError(f"column {column} of train has a variance beyond the range of {train.dtype}: change its unit")
+    scale = variance.sqrt()
     return tuple((tensor - mean) / scale for tensor in named.values())
 
 
@@ -244,8 +246,6 @@ def load_mnist(
         read_idx(fetch(name, root, mirrors=mirrors, sha256=MNIST[name], progress=progress, timeout=timeout))
         for name in names
     )
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images and {len(labels)} labels in {root}: delete the files, and load again")
     pixels = tuple(f"pixel_{row}_{column}" for row in range(images.shape[1]) for column in range(images.shape[2]))
     return Data(images.flatten(1).to(dtype) / 255, labels.long(), pixels, tuple("0123456789"))
 
@@ -270,14 +270,13 @@ def read_idx(path: str | os.PathLike) -> UInt8[Tensor, "..."]:
     try:
         with gzip.open(path) as file:
             content = bytearray(file.read())
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}): {hint}") from None
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        sizes = struct.unpack_from(f">{dimensions}I", content, 4)
+    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+        raise ValueError(f"{path} is no whole gzipped IDX file ({error}): {hint}") from None
+    if (zeros, kind) != (0, 8):
         raise ValueError(f"{path} begins with {bytes(content[:4])!r}, and not as an IDX file of bytes does: {hint}")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise ValueError(f"{path} ends within its header: {hint}")
-    sizes = struct.unpack(f">{content[3]}I", content[4:start])
+    start = 4 + 4 * dimensions
     if len(content) - start != math.prod(sizes):
         raise ValueError(f"{path} says {sizes}, and {len(content) - start} bytes follow: {hint}")
     return torch.frombuffer(content, dtype=torch.uint8)[start:].reshape(sizes)
@@ -298,9 +297,9 @@ def fetch(
 ) -> Path:
     """The path of a file in the folder root, downloaded from the first mirror that has it if it is not there.
 
-    Only a file with the right checksum gets its name, in one step, also when two processes fetch it at once. A file
-    that is there with another checksum is fetched again. A download that breaks off leaves a file ending in .part,
-    and the next call goes on from there.
+    Only a file with the right checksum gets its name, in one step. A file that is there with another checksum is
+    fetched again. A download that breaks off leaves a file ending in .part, and the next call goes on from there, also
+    when the process was killed. Of two processes that want the same file, one fetches it and the other waits.
 
     Args:
         name: the name of the file, here and at the mirrors
@@ -329,49 +328,50 @@ def fetch(
     for mirror in mirrors:
         if not str(mirror).startswith(("http://", "https://", "file://")):
             raise ValueError(f"the mirror {mirror!r} is no address: it must begin with https://, http:// or file://")
-    path, answers = Path(root) / name, []
-    if path.is_file():
-        if _sha256(path) == sha256:
-            return path
-        answers.append(f"{path} is there with another checksum, so it is another file or a damaged one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _claim_part(path, 3 * timeout)
+    path = Path(root) / name
+    if not _is_there(path, sha256):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (path.parent / ".lock").open("ab") as lock:
+            _wait_for(lock)
+            if not _is_there(path, sha256):  # another process may have fetched it meanwhile
+                _from_mirrors([f"{mirror.rstrip('/')}/{name}" for mirror in mirrors], path, sha256, progress, timeout)
+    return path
+
+
+def _is_there(path, sha256):
+    return path.is_file() and _sha256(path) == sha256
+
+
+def _wait_for(lock):
+    """Lock the open file, alone. The system unlocks it when it is closed, or when the process ends, however it ends."""
     try:
-        for mirror in mirrors:
-            answer = _from_mirror(f"{mirror.rstrip('/')}/{name}", part, sha256, progress, timeout)
-            if answer is None:
-                os.replace(part, path)
-                return path
-            answers.append(answer)
-    finally:
-        with suppress(FileNotFoundError):  # it has become the file, or nothing came
-            os.replace(part, _part_of(path))
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        while True:
+            with suppress(OSError):  # it gives up after ten seconds
+                return msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)
+    with suppress(OSError):  # a file system without locks: what two processes spoil is then for the checksum to find
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _from_mirrors(urls, path, sha256, progress, timeout):
+    part, answers = path.with_name(f"{path.name}.part"), []
+    if path.is_file():
+        answers.append(f"{path} is there with another checksum, so it is another file or a damaged one")
+    for url in urls:
+        answer = _from_mirror(url, part, sha256, progress, timeout)
+        if answer is None:
+            os.replace(part, path)
+            return
+        answers.append(answer)
     tried = "".join(f"\n- {answer}" for answer in answers)
     raise ConnectionError(
-        f"{name} could not be downloaded into {path.parent}:{tried}\n"
+        f"{path.name} could not be downloaded into {path.parent}:{tried}\n"
         "Try again later: what has come is kept. Or put the file into that folder yourself; or give other addresses "
         "as mirrors. load_digits() gives images of digits without a network."
     )
-
-
-def _part_of(path):
-    return path.with_name(f"{path.name}.part")
-
-
-def _claim_part(path, silence):
-    """A partial file that no other process writes to, with what an earlier try left, if anything.
-
-    Renaming is atomic, so that of two processes only one gets it. What a killed process left has a name of its own;
-    it is nobody's when nothing was written to it for longer than a mirror may be silent.
-    """
-    own = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    for other in (_part_of(path), *path.parent.glob(f"{glob.escape(path.name)}.*.part")):
-        with suppress(OSError):  # another process was faster
-            if other == _part_of(path) or time.time() - other.stat().st_mtime > silence:
-                os.utime(other)  # first, so that under its new name it is not taken for abandoned
-                os.replace(other, own)
-                break
-    return own
 
 
 def _from_mirror(url, part, sha256, progress, timeout):
@@ -380,7 +380,8 @@ def _from_mirror(url, part, sha256, progress, timeout):
         before = _size(part)
         try:
             _download(url, part, progress, timeout)
-        except (OSError, http.client.HTTPException) as error:  # URLError and TimeoutError are OSErrors
+        # URLError and TimeoutError are OSErrors; a ValueError is a header or an address that makes no sense.
+        except (OSError, http.client.HTTPException, ValueError) as error:
             answer = f"{url}: {_in_words(error)}"
             if _size(part) > before:
                 continue  # more of it has come: go on from there
@@ -424,8 +425,7 @@ def _download(url, part, progress, timeout):
 def _bar(part, start, total, progress):
     from tqdm import tqdm
 
-    name = part.name.rsplit(".", 2)[0]
-    return tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, delay=1, disable=not progress)
+    return tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, delay=1, disable=not progress)
 
 
 def _in_words(error):

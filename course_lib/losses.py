@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from course_lib._validation import any_of, bounds, check_finite, check_types, member
+from course_lib._validation import FLOATS, any_of, bounds, check_finite, check_types, member
 
 __all__ = ["cross_entropy_loss", "empirical_risk", "gaussian_negative_log_likelihood", "squared_error"]
 
@@ -95,7 +95,8 @@ def empirical_risk(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, predicti
 
     Shapes: y and prediction have the data in their first dimension; loss(y, prediction) returns one number for each
     datum. Returns a scalar.
-    Raises what the loss raises, and ValueError for no data or a loss that returns anything but a number for each datum.
+    Raises what the loss raises, TypeError for a loss that returns no tensor, and ValueError for no data or for losses
+    that are not shaped like the data.
     Chapter 3, equation def-empirical-risk. V. N. Vapnik, The Nature of Statistical Learning Theory (1995), section 1.5.
 
     Examples:
@@ -139,11 +140,14 @@ def _check_equal(named, also=None):
 
 
 def _check_labels(y, logits):
-    check_types({"logits": logits})
     if not isinstance(y, Tensor):
         raise TypeError(f"y is a {type(y).__name__}: give a torch.Tensor of integers")
     if y.is_floating_point() or y.is_complex() or y.dtype is torch.bool:
-        raise TypeError(f"y has dtype {y.dtype}: give the classes as integers from 0 to K - 1, for instance y.long()")
+        hint = "give the classes as integers from 0 to K - 1, for instance y.long()"
+        if isinstance(logits, Tensor) and logits.dtype not in FLOATS:
+            hint = "give the classes first, and then the logits"
+        raise TypeError(f"y has dtype {y.dtype}: {hint}")
+    check_types({"logits": logits})
     if y.device != logits.device:
         raise ValueError(f"y is on {y.device} but logits is on {logits.device}: move one of them")
     if logits.ndim == 0 or logits.shape[-1] == 0 or y.shape != logits.shape[:-1]:

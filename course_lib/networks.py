@@ -84,7 +84,7 @@ class MLP(torch.nn.Module):
         gains = [1.0] + [ACTIVATIONS[activation].gain] * (len(self.sizes) - 2)  # of what each layer receives
         self.weights = torch.nn.ParameterList(
             _first_weights(like, into, out, gain, generator)
-            for into, out, gain in zip(self.sizes, self.sizes[1:], gains, strict=False)
+            for (into, out), gain in zip(pairwise(self.sizes), gains, strict=True)
         )
         self.biases = torch.nn.ParameterList(like.new_zeros(out) for out in self.sizes[1:])
 

@@ -28,7 +28,7 @@ def sgd(params: Sequence[Tensor], grads: Sequence[Tensor], state: dict, lr: floa
 
     Shapes: params and grads are lists (or tuples) of tensors of the same shapes. state is {} before the first step.
     Raises TypeError or ValueError for a rate that is not positive and finite, and, at the first step, for lists
-    that do not fit each other.
+    that are empty or do not fit each other.
     Chapter 4, equation def-sgd-step. H. Robbins and S. Monro, A Stochastic Approximation Method (1951).
 
     Examples:
@@ -103,7 +103,8 @@ def adam(
     start at zero: v' = v / (1 - betas[0]^t) and s' = s / (1 - betas[1]^t) in step t.
     Shapes: params and grads are lists (or tuples) of tensors of the same shapes. state is {} before the first
     step, and holds t, v and s afterwards.
-    Raises TypeError or ValueError as `sgd` does, and for betas outside [0, 1) and an eps that is not positive.
+    Raises TypeError or ValueError as `sgd` does, and for betas outside [0, 1) and an eps that is not positive and
+    finite.
     Chapter 4, equations def-adam-means to def-adam-step. D. P. Kingma and J. Ba, Adam: A Method for Stochastic
     Optimization (2015), algorithm 1.
 
@@ -113,9 +114,9 @@ def adam(
         >>> theta.round(decimals=4)  # the first step goes by lr, whatever the size of the gradient
         tensor([-0.1000,  0.1000], dtype=torch.float64)
     """
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps is {eps}: it must be positive and finite")
     if _begin(params, grads, state, lr, beta_1=betas[0], beta_2=betas[1]):
-        if not 0 < eps < math.inf:
-            raise ValueError(f"eps is {eps}: it must be positive")
         state["mean"], state["square"] = ([torch.zeros_like(grad) for grad in grads] for _ in range(2))
     mean, square, t = state["mean"], state["square"], state["step"]
     torch._foreach_lerp_(mean, grads, 1 - betas[0])
@@ -140,6 +141,8 @@ def _begin(params, grads, state, lr, **betas):
     for name, beta in betas.items():
         if not 0 <= beta < 1:
             raise ValueError(f"{name} is {beta}: it must be at least 0 and less than 1")
+    if not params:
+        raise ValueError("params is empty: there is nothing to change")
     if len(params) != len(grads):
         raise ValueError(f"there are {len(params)} parameters and {len(grads)} gradients: give one for each")
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):

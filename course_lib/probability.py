@@ -249,8 +249,7 @@ def _relative_entropy(p, q):
 def _log_ratio(p, q):
     """log(p / q), also where the quotient leaves the range of the dtype."""
     ratio = p / q
-    usable = (ratio >= torch.finfo(ratio.dtype).tiny) & (ratio < math.inf)  # a subnormal quotient has lost digits
-    return torch.where(usable, torch.where(usable, ratio, 1.0).log(), p.log() - q.log())
+    return torch.where((ratio > 0) & (ratio < math.inf), ratio.log(), p.log() - q.log())
 
 
 def _off_zero(p):

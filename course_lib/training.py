@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -94,8 +94,9 @@ def fit(
     device: where to train; by default where the model is. The model is moved there, and the data, once if they fit.
     checkpoint: a file. It is written after each epoch and, between two steps, when you interrupt (Ctrl-C). If it
     exists, the run goes on from it, and ends in the weights that it would have had without the interruption. n_epochs
-    may be larger then; model, data, loss, optimiser, lr, batch_size and seed must be the same. (Of a function, only the
-    name is compared.) torch.load(checkpoint, weights_only=True)["model"] is the model's state_dict.
+    may be larger then; model, data, validation, loss, gradients, optimiser, lr, batch_size, seed and the kind of device
+    must be the same. (Of a function, only the name is compared.) The model's state_dict is
+    torch.load(checkpoint, weights_only=True)["model"].
     progress: a bar on stderr, for runs of more than five seconds.
 
     Raises TypeError or ValueError for input that does not fit together and for a checkpoint of another run, and
@@ -197,6 +198,7 @@ class _Run:
             "model": self.model,
             "parameters": {name: (tuple(t.shape), t.dtype) for name, t in self.model.state_dict().items()},
             "data": [_fingerprint(t) for t in self.data],
+            "validation": self.validation and [_fingerprint(t) for t in self.validation],
             "loss": self.loss,
             "gradients": self.gradients if self.gradients != self._by_autograd else "autograd",
             "optimiser": self.optimise,
@@ -391,19 +393,10 @@ def _interrupts(path):
 
 
 def _progress_bar(run, wanted):
-    if not wanted:
-        return nullcontext(_NoBar())
     from tqdm.std import tqdm  # not tqdm.auto, whose bar in a notebook is an output of its own
 
-    return tqdm(total=run.n_epochs * run.n_batches, initial=run.steps_done, delay=5, unit="step", leave=False)
-
-
-class _NoBar:
-    def update(self):
-        pass
-
-    def set_postfix(self, **_):
-        pass
+    steps = {"total": run.n_epochs * run.n_batches, "initial": run.steps_done, "unit": "step"}
+    return tqdm(**steps, delay=5, leave=False, disable=not wanted)
 
 
 # Input

@@ -71,7 +71,6 @@ RAW = {
     "a footnote": r"\[\^[\w-]+\]",
     "a macro": r"\\(?:" + "|".join(MACROS) + r")(?![A-Za-z])",
     "a mark": "[\ue000-\ue0ff]",
-    "a quotation's sign in a formula": r"\$\$[^$]*\n>[^$]*\$\$",
 }
 
 
@@ -79,6 +78,7 @@ def raw_myst(text: str) -> list[str]:
     fences = re.sub(r"^(`{3,})(?!\s*\{)[^\n]*\n.*?^\1\s*$", "", text, flags=re.M | re.S)
     plain = re.sub(r"(?<![`}])(`+)(?!`).+?(?<!`)\1(?!`)", "", fences)
     found = {what: re.findall(pattern, plain, re.M) for what, pattern in RAW.items()}
+    found["a quotation's sign in a formula"] = [part for part in plain.split("$$")[1::2] if "\n>" in part]
     return [f"{what}: {matches}" for what, matches in found.items() if matches]
 
 

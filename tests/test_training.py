@@ -374,16 +374,18 @@ def test_killed_at_any_time_it_ends_in_the_same_weights(tmp_path):
     assert torch.equal(here["train"](path, 0.0), here["train"](None, 0.0))
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [(torch, "save"), (os, "fsync"), (os, "replace")])
+def test_a_write_that_fails_leaves_the_old_checkpoint(module, name, data, tmp_path, monkeypatch):
     fit(network(), data, noisy, checkpoint=tmp_path / "run", **OPTIONS | {"n_epochs": 2})
     before = (tmp_path / "run").read_bytes()
 
-    def full(state, file):
-        file.write(b"half")
+    def full(thing, *file):
+        if name == "save":
+            file[0].write(b"half")
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
+        patch.setattr(module, name, full)
         with pytest.raises(OSError, match="no space left"):
             fit(network(), data, noisy, checkpoint=tmp_path / "run", **OPTIONS)
     assert (tmp_path / "run").read_bytes() == before
@@ -449,6 +451,7 @@ def other_loss(model, x, y):
         ({"lr": 0.04}, r"its lr was .*0\.03.* is now .*0\.04"),
         ({"batch_size": 6}, "its batch_size was 5 and is now 6"),
         ({"seed": 1}, "its seed was 0 and is now 1"),
+        ({"validation": (torch.ones(2, 2), torch.ones(2, 1))}, "its validation was None and is now"),
         ({"gradients": lambda model, x, y: None}, "its gradients was 'autograd' and is now <function"),
         ({"n_epochs": 1}, "holds more than the 1 epochs"),
     ],
