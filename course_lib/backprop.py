@@ -51,16 +51,18 @@ def forward_backward(
     """
     check_y, loss_and_slope = _loss(loss)
     W, b, g = _layers_of(mlp)
-    _check_x(x, W[1])
-    check_y(y, x, len(W[-1]))
     with torch.no_grad():
-        a, h = [None], [x]
-        for ell in range(1, len(W)):
-            a.append(linear(h[ell - 1], W[ell], b[ell]))
-            h.append(g[ell].function(a[ell]))
-        value, slope = loss_and_slope(y, h[-1])
+        try:
+            a, h = _forward(W, b, g, x)
+            value, slope = loss_and_slope(y, h[-1])
+        except Exception:  # only now is it asked what is wrong: on a small network, to ask takes a tenth of the step
+            _check_x(x, W[1])
+            check_y(y, x, len(W[-1]))
+            raise
         gradients, _ = _backward(W, g, a, h, slope, to_input=False)
-        _check_result(value, gradients, {"x": x, "y": y}, mlp)
+        # NaN and infinity reach the loss, or the gradient of the first weight
+        if values_are_known(value) and not math.isfinite(value.item() + gradients[0].sum().item()):
+            _explain_not_finite(value, gradients, x=x, y=y, **dict(mlp.named_parameters()))
     return value, gradients
 
 
@@ -97,6 +99,17 @@ def backward(
         return _backward(W, g, [None, *a], h, grad_output.clone(), to_input=True)
 
 
+def _forward(W, b, g, x):
+    """a^(1), ..., a^(D) and h^(0), ..., h^(D), where the number of the layer is the index."""
+    if x.ndim != 2 or x.size(0) == 0:
+        raise _MisfitError
+    a, h = [None], [x]
+    for ell in range(1, len(W)):
+        a.append(linear(h[ell - 1], W[ell], b[ell]))
+        h.append(g[ell].function(a[ell]))
+    return a, h
+
+
 def _backward(W, g, a, h, slope, to_input):
     """The recurrence. `slope` is the derivative by h^(l); delta, the derivative by a^(l), overwrites it."""
     by_W, by_b = [], []
@@ -125,21 +138,29 @@ _FUSED = {
 
 def _squared_error(y, prediction):
     """The mean over the rows, and its derivative by the prediction."""
+    if y.shape != prediction.shape or y.dtype is not prediction.dtype:  # else one would be stretched or converted
+        raise _MisfitError
     gap = prediction - y
     return gap.square().sum() / len(y), gap.mul_(2 / len(y))
 
 
 def _cross_entropy(y, logits):
     """The mean over the rows, and its derivative by the logits: softmax minus one-hot."""
-    n = y.size(0)
+    n = logits.size(0)
+    if y.ndim != 1 or y.size(0) != n or y.dtype not in _INTEGERS:
+        raise _MisfitError
+    if not y.is_cpu:  # there a class out of range is an exception; on other devices it may end the process
+        if y.device != logits.device:
+            raise _MisfitError
+        _check_range(y, logits.size(1))
     log_softmax = logits.log_softmax(1)
-    try:
-        minus_one_hot = torch.zeros_like(logits).scatter_(1, y.long().unsqueeze(1), -1 / n)
-    except RuntimeError:
-        _check_range(y, logits.shape[1])
-        raise
+    minus_one_hot = torch.zeros_like(logits).scatter_(1, y.long().unsqueeze(1), -1 / n)
     value = (minus_one_hot * log_softmax).sum()
     return value, minus_one_hot.add_(log_softmax.exp_(), alpha=1 / n)
+
+
+class _MisfitError(Exception):
+    """Something does not fit; the checks below find out what, and say it."""
 
 
 def count_multiply_adds(sizes: Sequence[int]) -> tuple[int, int]:
@@ -399,20 +420,15 @@ def _loss(loss):
         ) from None
 
 
-# Each of these looks first whether all is well, as cheaply as it can be seen, and looks for the culprit only if not.
-
-
 def _check_x(x, W):
-    of_one_kind = isinstance(x, Tensor) and x.dtype is W.dtype and x.device == W.device
-    if of_one_kind and x.ndim == 2 and x.size(1) == W.size(1) and x.size(0) > 0:
-        return
     check_types({"x": x, "the first weight": W})
     if x.ndim != 2 or x.shape[1] != W.shape[1]:
         raise ValueError(
             f"x has shape {tuple(x.shape)}: the network takes (N, {W.shape[1]}), a row for each datum; "
             "a single datum is x[None]"
         )
-    raise ValueError(f"x has shape {tuple(x.shape)}: there are no data, and so there is no mean")
+    if len(x) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}: there are no data, and so there is no mean")
 
 
 def _check_targets(y, x, n_outputs):
@@ -429,10 +445,9 @@ def _check_classes(y, x, n_outputs):
         raise TypeError(f"y has dtype {y.dtype}: give the classes as integers, for instance y.long()")
     if y.device != x.device:
         raise ValueError(f"y is on {y.device} but x is on {x.device}: move one of them")
-    if y.ndim != 1 or y.size(0) != x.size(0):
+    if y.shape != x.shape[:1]:
         raise ValueError(f"y has shape {tuple(y.shape)}: give one class for each of the {len(x)} rows of x")
-    if not y.is_cpu:  # there an index out of range is an exception; on other devices it may end the process
-        _check_range(y, n_outputs)
+    _check_range(y, n_outputs)
 
 
 def _check_range(y, n_outputs):
@@ -442,16 +457,14 @@ def _check_range(y, n_outputs):
         raise ValueError(f"{member('y', index)} is {y[tuple(index)].item()}: the classes are 0 to {n_outputs - 1}")
 
 
-def _check_result(value, gradients, data, mlp):
-    """NaN and infinity are not looked for before: they reach the loss, or the gradient of the first weight."""
-    if values_are_known(value) and not math.isfinite(value.item() + gradients[0].sum().item()):
-        for name, tensor in (*data.items(), *mlp.named_parameters()):
-            check_finite(name, tensor.detach())
-        if not all(tensor.isfinite().all() for tensor in (value, *gradients)):
-            raise ValueError(
-                f"the loss or its gradient is beyond the range of {value.dtype}: the data or the weights are too "
-                "large; scale the data, or lower the learning rate"
-            )
+def _explain_not_finite(value, gradients, **inputs):
+    for name, tensor in inputs.items():
+        check_finite(name, tensor.detach())
+    if not all(tensor.isfinite().all() for tensor in (value, *gradients)):
+        raise ValueError(
+            f"the loss or its gradient is beyond the range of {value.dtype}: the data or the weights are too "
+            "large; scale the data, or lower the learning rate"
+        )
 
 
 _INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}

@@ -296,6 +296,13 @@ def test_numerical_gradient_follows_the_step_and_the_dtype():
     assert numerical_gradient(lambda: t.sum(), [torch.zeros(0)])[0].shape == (0,)
 
 
+def test_numerical_gradient_divides_by_the_step_as_it_was_after_rounding():
+    """At 1000 in float32 the numbers lie 6e-5 apart, and 0.0049 is not what is added."""
+    t = torch.tensor([1000.0])
+    (by_t,) = numerical_gradient(lambda: t.sum(), [t])
+    assert by_t.item() == 1.0
+
+
 def test_numerical_gradient_sees_a_wrong_gradient():
     mlp = network(3, 4, 2)
     x, y = data(mlp, "squared_error")
@@ -415,6 +422,7 @@ def with_weight(value):
         ((mlp, x, y.numpy(), "squared_error"), TypeError, "y is a ndarray: give a torch.Tensor"),
         ((mlp, x, y.float(), "squared_error"), TypeError, "y is torch.float32 but x is torch.float64: convert one"),
         ((mlp, x, k, "squared_error"), TypeError, "y has dtype torch.int64: give float32 or float64"),
+        ((mlp, x, y.to("meta"), "squared_error"), ValueError, "y is on meta but x is on cpu: move one of them"),
         ((mlp, x, y[:, :1], "squared_error"), ValueError, "y has shape (4, 1) and the output (4, 2): give a row"),
         ((mlp, x, y[:3], "squared_error"), ValueError, "y has shape (3, 2) and the output (4, 2): give a row"),
         ((network(3, 1), x, y[:, 0], "squared_error"), ValueError, "the output (4, 1): give y[:, None]"),
