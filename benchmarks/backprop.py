@@ -10,23 +10,16 @@ of the single rounds, with its quartiles. The matrix products alone, which no im
 them: they are the physical limit. The goals are for relu; the same with tanh is shown beside it.
 """
 
-import argparse
 import itertools
-import json
-import platform
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.gaussian_kl import show, time_ratios
-from course_lib import __version__
+from benchmarks.run import main, time_ratios
 from course_lib.backprop import forward_backward
 from course_lib.networks import MLP
 from course_lib.optimisers import momentum
-
-OUTPUT = Path(__file__).parents[1] / "_build" / "benchmarks" / "backprop.json"
 
 LR, BETA = 0.01, 0.9
 CASES = (((64, 256, 256, 10), 128, 1.15), ((2, 32, 32, 2), 32, 2.8))  # sizes, batch, goal
@@ -139,22 +132,6 @@ def rows(seconds):
             }  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the JSON goes (default: %(default)s)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print("ratio: the peer's time over course_lib's, median and quartiles; us: course_lib's step")
-    done = []
-    for row in rows(0.5 if arguments.quick else 8):
-        show(row)
-        done.append(row)
-    versions = {"course_lib": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"versions": versions, "rows": done}, indent=1) + "\n")
-    print(f"{sum(row['met'] is False for row in done)} goals not met; wrote {arguments.output}")
-
-
 if __name__ == "__main__":
-    main()
+    legend = "ratio: the peer's time over course_lib's, median and quartiles; us: course_lib's step"
+    main("backprop", __doc__, legend, lambda quick: rows(0.5 if quick else 8))

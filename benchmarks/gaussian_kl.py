@@ -8,24 +8,14 @@ call, once with validate_args=True (its default) and once with False: `torch.com
 whole process, so both are asked for by name. course_lib always checks its input.
 """
 
-import argparse
-import json
-import platform
 import statistics
-import time
-from pathlib import Path
-from timeit import Timer
 
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from benchmarks.exact import exact_kl, ill_conditioned, relative_error
-from course_lib import __version__
+from benchmarks.run import main, time_ratios
 from course_lib.gaussians import kl_diagonal_gaussian, kl_gaussian, kl_gaussian_tril
-
-TURN = 1e-3  # seconds
-
-OUTPUT = Path(__file__).parents[1] / "_build" / "benchmarks" / "gaussian_kl.json"
 
 
 def random_gaussian(generator, batch, d):
@@ -51,20 +41,6 @@ def with_backward(function):
         return torch.autograd.grad(function(*arguments, **options).sum(), arguments)
 
     return forward_and_backward
-
-
-def time_ratios(contenders, seconds):
-    """Median and quartiles of each peer's time over the first contender's, round by round.
-
-    In a round each contender takes one turn: so many calls in a row that the turn lasts a millisecond or more.
-    """
-    timers = [Timer(contender) for contender in contenders]
-    calls = [max(1, round(TURN / min(timer.repeat(5, 3)) * 3)) for timer in timers]
-    rounds, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rounds) < 20:
-        rounds.append([timer.timeit(number) / number for timer, number in zip(timers, calls, strict=True)])
-    ratios = [statistics.quantiles([times[i] / times[0] for times in rounds], n=4) for i in range(1, len(contenders))]
-    return statistics.median(times[0] for times in rounds), ratios
 
 
 def speed_cases(generator):
@@ -192,39 +168,12 @@ def accuracy_rows(generator, repeats):
     }
 
 
-def show(row):
-    low, high = row["quartiles"]
-    number = "{:.2f} [{:.2f} {:.2f}]" if row["unit"] else "{:.1e} [{:.1e} {:.1e}]"
-    goal = "" if row["goal"] is None else f"{'>=' if row['unit'] else '<='} {row['goal']:g}"
-    verdict = {None: "", True: "met", False: "NOT MET"}[row["met"]]
-    peer = f"torch {row['of_torch']:.1e}" if "of_torch" in row else f"{row['microseconds']:.0f} us"
-    print(
-        f"{row['what']:<82} {number.format(row['value'], low, high):<28} {goal:<10} {verdict:<8} {peer}",
-        flush=True,
-    )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, to see that it runs")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where the JSON goes (default: %(default)s)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def rows(quick):
     generator = torch.Generator().manual_seed(0)
-    print("ratio: torch's time over course_lib's, median and quartiles; error: median, least and greatest")
-    rows = []
-    for source in (
-        accuracy_rows(generator, 4 if arguments.quick else 40),
-        speed_rows(generator, 0.1 if arguments.quick else 1.5),
-    ):
-        for row in source:
-            show(row)
-            rows.append(row)
-    versions = {"course_lib": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
-    print(f"{sum(row['met'] is False for row in rows)} goals not met; wrote {arguments.output}")
+    yield from accuracy_rows(generator, 4 if quick else 40)
+    yield from speed_rows(generator, 0.1 if quick else 1.5)
 
 
 if __name__ == "__main__":
-    main()
+    legend = "ratio: torch's time over course_lib's, median and quartiles; error: median, least and greatest"
+    main("gaussian_kl", __doc__, legend, rows)

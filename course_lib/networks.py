@@ -95,7 +95,7 @@ class MLP(torch.nn.Module):
             >>> [g.gain for g in MLP((2, 3, 3, 1), "relu").activations()]
             [2.0, 2.0, 1.0]
         """
-        return [ACTIVATIONS[self.activation]] * (len(self.weights) - 1) + [ACTIVATIONS[self.output]]
+        return [ACTIVATIONS[self.activation]] * (len(self.sizes) - 2) + [ACTIVATIONS[self.output]]
 
     def layers(
         self, x: Float[Tensor, "*batch n_in"]
