@@ -3,6 +3,7 @@
 import ledger
 import printed
 import pytest
+import yaml
 
 LATEX = r"a = b + c"
 MARK = "pytest.mark." + "equation"  # in one piece it would be taken for a mark of this file
@@ -66,6 +67,14 @@ def test_line_breaks_are_no_change_and_code_is_no_formula(tmp_path):
 def test_a_problem_names_its_line(tmp_path):
     (problem,) = write(tmp_path, "one\n\n```{code-cell}\ntwo\n```\n\n$$\na = b + c\n$$ (eq-sum)\n\n$$\nz\n$$\n")
     assert problem.startswith("01-small.md:11: ")
+
+
+def test_the_number_of_a_chapter_is_its_place_in_the_contents():
+    """Its pages and equations are numbered by that place, its files by hand."""
+    contents = yaml.safe_load((ledger.ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [page["file"] for part in contents["parts"] if "numbered" in part for page in part["chapters"]]
+    assert listed == [f"book/{chapter.stem}" for chapter in ledger.chapters()]
+    assert [int(chapter.name[:2]) for chapter in ledger.chapters()] == list(range(1, len(listed) + 1))
 
 
 def test_appendix_lists_every_equation():

@@ -129,8 +129,9 @@ def problems(found: list[Equation], tests: list[MarkedTest]) -> list[str]:
 
 
 def title(chapter: Path) -> str:
-    """The heading of a chapter."""
-    return re.search(r"^# (.+)", chapter.read_text(encoding="utf-8"), re.M)[1]
+    """The heading of a chapter, with the number that its file name begins with."""
+    heading = re.search(r"^# (.+)", chapter.read_text(encoding="utf-8"), re.M)[1]
+    return f"{int(chapter.name[:2])}. {heading}"
 
 
 def rows(root: Path = ROOT) -> list[str]:
