@@ -36,7 +36,9 @@ def forward_backward(
     course_lib.losses. For the cross-entropy the output of the network holds the logits.
     Shapes: x (N, d); y (N, K) for the squared error, (N) integer classes for the cross-entropy. Returns the loss, a
     scalar in the unit of the loss for each datum, and the gradients in the order of mlp.parameters().
-    Raises TypeError or ValueError for wrong types, shapes or devices, classes out of range, no data, NaN or infinity.
+    Raises TypeError or ValueError for wrong types, shapes or devices, classes out of range, no data, NaN anywhere,
+    infinity in x or y, and a loss that is not finite. An infinite weight or bias that only saturates a neuron, so that
+    the loss and the gradient of the first weights stay finite, is not looked for.
     Chapter 5, equations eq-bp-rows-recurrence and eq-bp-rows-parameters. D. E. Rumelhart, G. E. Hinton, R. J.
     Williams, Learning representations by back-propagating errors, Nature 323 (1986).
 
@@ -60,7 +62,7 @@ def forward_backward(
             check_y(y, x, len(W[-1]))
             raise
         gradients, _ = _backward(W, g, a, h, slope, to_input=False)
-        # NaN and infinity reach the loss, or the gradient of the first weight
+        # NaN reaches the loss; infinity in x or y reaches the loss, or the gradient of the first weight
         if values_are_known(value) and not math.isfinite(value.item() + gradients[0].sum().item()):
             _explain_not_finite(value, gradients, x=x, y=y, **dict(mlp.named_parameters()))
     return value, gradients
@@ -188,11 +190,11 @@ def numerical_gradient(
     """Gradient of a scalar function by central differences, to check another one: two calls for each parameter.
 
     Every entry of every tensor is moved in place by the step and back, and the function called without arguments.
-    The step defaults to the cube root of the machine's epsilon, near the best one for numbers of order one. In float32
-    two or three digits are right, in float64 about ten.
+    The step defaults to the cube root of the machine's epsilon, near the best one for numbers of order one. There about
+    four digits are right in float32, and ten in float64.
     Shapes: the function returns a scalar. Returns tensors of the shapes of params.
-    Raises TypeError or ValueError for parameters that are no floating-point tensors, a function that returns more than
-    one number, and a step that is not positive.
+    Raises TypeError or ValueError for parameters that are no finite floating-point tensors, a function that returns
+    more than one number, and a step that is not positive, or lost beside a large entry.
     Chapter 5, equation eq-bp-step-central. J. Nocedal, S. J. Wright, Numerical Optimization (2006), section 8.1.
 
     Examples:
@@ -209,6 +211,7 @@ def numerical_gradient(
 
 def _differences(function, param, step, name):
     check_types({name: param})
+    check_finite(name, param)
     step = step or torch.finfo(param.dtype).eps ** (1 / 3)
     gradient = torch.empty_like(param)
     for index in map(tuple, torch.ones_like(param).nonzero().tolist()):
@@ -220,6 +223,11 @@ def _differences(function, param, step, name):
         finally:
             param[index] = middle
         (above, right), (below, left) = ends
+        if not left < right:
+            raise ValueError(
+                f"{member(name, list(index))} is {middle.item():g}: a step of {step:g} is lost in rounding there; "
+                "scale the parameters, or give a larger step"
+            )
         if not isinstance(above, Tensor) or above.numel() != 1:
             what = f"shape {tuple(above.shape)}" if isinstance(above, Tensor) else f"a {type(above).__name__}"
             raise ValueError(f"function returned {what}: it must return a tensor with one number")
@@ -250,10 +258,11 @@ class Scalar:
     def __init__(self, value, parents=(), local=(), name=""):
         if not isinstance(value, Real):
             raise TypeError(f"{name or 'the value'} is a {type(value).__name__}: give a real number or a Scalar")
-        self.value, self.grad, self.parents, self.local, self.name = float(value), 0.0, parents, local, name
+        self.value, self.grad = _unbounded(float, value), 0.0  # an integer may be too large for a float
+        self.parents, self.local, self.name = parents, local, name
         if not all(map(math.isfinite, (self.value, *local))):
             of = ", ".join(f"{parent.value:g}" for parent in parents)
-            raise ValueError(f"{name}({of}) is {value:g}, slopes {list(local)}: every number must be finite")
+            raise ValueError(f"{name}({of}) is {self.value:g}, slopes {list(local)}: every number must be finite")
 
     def __repr__(self):
         return f"Scalar({self.value:g}, grad={self.grad:g})"

@@ -202,6 +202,23 @@ def test_large_logits_do_not_overflow():
     agree(forward_backward(mlp, x, y, "cross_entropy"), by_autograd(mlp, x, y, "cross_entropy"), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nan_is_found_wherever_it_is(activation, place):
+    """In x, in y and in every weight and bias; infinity in x and y, also where a neuron is saturated."""
+    mlp = network(3, 4, 2, activation=activation, output=activation)
+    x, y = data(mlp, "squared_error")
+    for bad in (math.nan, math.inf, -math.inf)[: None if place < 2 else 1]:
+        tensors = [x.clone(), y.clone(), *(param.detach().clone() for param in mlp.parameters())]
+        tensors[place][-1] = bad
+        wrong = network(3, 4, 2, activation=activation, output=activation)
+        with torch.no_grad():
+            for param, tensor in zip(wrong.parameters(), tensors[2:], strict=True):
+                param.copy_(tensor)
+        with pytest.raises(ValueError, match=rf"is {bad}: every entry must be"):
+            forward_backward(wrong, *tensors[:2], "squared_error")
+
+
 def test_no_target_is_ignored():
     """-100 is the class that torch.nn.functional.cross_entropy leaves out in silence."""
     mlp = network(2, 3)
@@ -325,6 +342,8 @@ def test_a_step_must_be_positive(step):
         (lambda: torch.zeros(2), torch.zeros(2), ValueError, "function returned shape (2,): it must return"),
         (lambda: torch.zeros(()), torch.zeros(2).long(), TypeError, "params[0] has dtype torch.int64: give float32"),
         (lambda: torch.zeros(()), [0.0], TypeError, "params[0] is a list: give a torch.Tensor"),
+        (lambda: torch.zeros(()), torch.tensor([0, 1e6]), ValueError, "params[0][1] is 1e+06: a step of 0.00492157 is"),
+        (lambda: torch.zeros(()), torch.tensor([math.nan]), ValueError, "params[0][0] is nan: every entry must be"),
     ],
 )
 def test_numerical_gradient_refuses_with_a_sentence(function, param, error, sentence):
@@ -643,8 +662,9 @@ def test_a_network_of_scalars_equals_forward_backward():
 
 
 def test_scalar_takes_under_100_lines():
-    """Of code: docstrings and empty lines are not counted, comments are."""
-    lines = textwrap.dedent(inspect.getsource(Scalar)).splitlines()
+    """Of code, its two helpers too: docstrings and empty lines are not counted, comments are."""
+    parts = (Scalar, backprop._as_scalar, backprop._unbounded)
+    lines = "\n".join(textwrap.dedent(inspect.getsource(part)) for part in parts).splitlines()
     tree = ast.parse("\n".join(lines))
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
@@ -672,6 +692,7 @@ def test_names_and_repr():
         (lambda: [1.0] * Scalar(2.0), TypeError, "list"),
         (lambda: Scalar(math.nan), ValueError, "is nan, slopes []: every number must be finite"),
         (lambda: Scalar(math.inf, name="u"), ValueError, "u() is inf, slopes []: every number must be finite"),
+        (lambda: Scalar(10**400), ValueError, "() is inf"),
         (lambda: Scalar(1e308) * 10, ValueError, "*(1e+308, 10) is inf"),
         (lambda: Scalar(1e200) ** 2, ValueError, "**2(1e+200) is inf"),
         (lambda: Scalar(1000.0).exp(), ValueError, "exp(1000) is inf"),

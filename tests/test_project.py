@@ -116,6 +116,22 @@ def test_the_citation_and_the_changelog_name_the_version():
     assert f"## [{VERSION}]" in read("CHANGELOG.md")
 
 
+def test_each_equation_that_a_docstring_names_is_in_the_book():
+    name = r"(?:eq|def|thm|prop|lem|alg)-[a-z][\w-]*"
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "book").rglob("*.md"))
+    shown = set(re.findall(rf"^\$\$ \(({name})\)$|^:label: ({name})$", pages, flags=re.MULTILINE))
+    shown = {label for pair in shown for label in pair}
+    named = {
+        f"{module.name}: {label}"
+        for module in (ROOT / "course_lib").glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for label in re.findall(rf"\b{name}", ast.get_docstring(node) or "")
+    }
+    assert len(named) > 30
+    assert not {place for place in named if place.split(": ")[1] not in shown}
+
+
 # Papers
 
 
