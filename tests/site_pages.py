@@ -8,7 +8,6 @@ import functools
 import gzip
 import os
 import re
-import time
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -16,8 +15,7 @@ import build
 import pytest
 import yaml
 from bs4 import BeautifulSoup, Tag
-
-ROOT = Path(__file__).resolve().parents[1]
+from support import ROOT, once_in_a_run
 
 # Pages that no source file stands for: the address of the book itself, which leads on to its first page, the search
 # page and the indices. The index of theorems exists once a chapter states one.
@@ -29,27 +27,10 @@ MEGABYTE = 1_000_000
 
 @functools.cache
 def built_book() -> tuple[Path, str]:
-    """The folder of HTML and what went wrong, if anything did: the folder that BOOK_HTML names, or the book built now.
-
-    A run builds it once. Under pytest-xdist the first worker does, and the others wait for its word.
-    """
+    """The folder of HTML and what went wrong, if anything did: the folder BOOK_HTML names, or the book built now."""
     if given := os.environ.get("BOOK_HTML"):
         return Path(given).resolve(), ""
-    html, run = build.html_folder(ROOT), os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
-        return html, _build()
-    folder = html.parent / "tests" / run
-    folder.mkdir(parents=True, exist_ok=True)
-    word = folder / "word"
-    try:
-        (folder / "begun").touch(exist_ok=False)
-    except FileExistsError:
-        while not word.exists():
-            time.sleep(0.2)
-    else:
-        (folder / "new").write_text(_build(), encoding="utf-8")
-        (folder / "new").rename(word)
-    return html, word.read_text(encoding="utf-8")
+    return build.html_folder(ROOT), once_in_a_run("book", _build)
 
 
 def _build() -> str:

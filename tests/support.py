@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,28 +50,40 @@ def nbval(paths, timeout: float = 600) -> Run:
     return Run(done.returncode, done.stdout, done.stderr, **measured)
 
 
-@functools.cache
-def executed(chapter: Path) -> Run:
-    """The run of a chapter's notebook. A run of the suite executes each once, and its workers share the outcome."""
-    suite = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if suite is None:
-        return nbval([chapter.with_suffix(".ipynb")])
-    folder = ROOT / "_build" / "executed" / suite
+def once_in_a_run(name: str, make: Callable[[], str]) -> str:
+    """The text that `make` returns. A run of the suite makes it once: under pytest-xdist its workers share it.
+
+    The first worker makes it, and the others wait for its word; so `make` must return whatever happens.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return make()
+    folder = ROOT / "_build" / "tests" / run / name
     folder.mkdir(parents=True, exist_ok=True)
-    word = folder / f"{chapter.stem}.json"
+    word = folder / "word"
     try:
-        word.with_suffix(".begun").touch(exist_ok=False)
+        (folder / "begun").touch(exist_ok=False)
     except FileExistsError:
         while not word.exists():
             time.sleep(0.2)
-        return Run(**json.loads(word.read_text(encoding="utf-8")))
-    try:
-        run = nbval([chapter.with_suffix(".ipynb")])
-    except subprocess.TimeoutExpired as error:  # the others must not wait for ever
-        run = Run(124, str(error), "", float(error.timeout), None)
-    word.with_suffix(".new").write_text(json.dumps(asdict(run)), encoding="utf-8")
-    word.with_suffix(".new").rename(word)
-    return run
+    else:
+        (folder / "new").write_text(make(), encoding="utf-8")
+        (folder / "new").rename(word)
+    return word.read_text(encoding="utf-8")
+
+
+@functools.cache
+def executed(chapter: Path) -> Run:
+    """The run of a chapter's notebook, once in a run of the suite."""
+
+    def run() -> str:
+        try:
+            done = nbval([chapter.with_suffix(".ipynb")])
+        except subprocess.TimeoutExpired as error:
+            done = Run(124, str(error), "", float(error.timeout), None)
+        return json.dumps(asdict(done))
+
+    return Run(**json.loads(once_in_a_run(chapter.stem, run)))
 
 
 # --- the plugin --------------------------------------------------------------------------------------------------
