@@ -5,7 +5,8 @@ signs that the book uses. What it does not know, it refuses.
 
 A formula becomes a function of the values of its symbols: a dict from the LaTeX of each name to its value.
 
-* A value is a number, a matrix, a **column** (a vector has the shape (n, 1)), a set, or a function.
+* A value is a number, a matrix, a **column** (a vector has the shape (n, 1)), a set, or a function. A value that is to
+  change with others is ``Depends(lambda names: ...)``.
 * A name with index letters is a family: ``x_i``, ``w_{jm}^{(\ell)}``, ``\theta_t``. Give all of it under one key,
   with whatever letters: ``"w_{jm}^{(\ell)}"`` serves ``w_{kj}^{(\ell+1)}``, too. Its value has one level for each
   index, the layer first and then the subscripts. A list or an array is counted **from 1**, as in print; a dict is
@@ -13,49 +14,82 @@ A formula becomes a function of the values of its symbols: a dict from the LaTeX
 * A letter that is an index is a name like others: a sum binds it, or a situation gives its value (``"i": 3``).
 * ``f(x)`` is the value of ``f`` at x if that value is a function, and else a product.
   Arguments that are parted by other signs than commas have a key of their own: ``p(x \mid y)`` is ``"p(\mid)"``.
+* Where one letter has several meanings, told apart by the letters of its arguments, give a function for each, under
+  ``"p(x)"``, ``"p(z)"``, ``"p(x, z)"``, ``"p(x \mid z)"``. The first serves ``p(x_i)`` and ``p(x')``, too. An argument
+  that is no letter fits any: ``p(x \mid 0)``. A bare ``q`` is ``"q(z)"``, if that is the only one.
+
+Integrals, expectations, divergences and derivatives are **computed from the print**, by sums and by differences.
+
+* An integral over z is a sum over nodes. Give them and their weights under ``"dz"``; `latex_numerics.grid` makes both.
+  Between finite ends, as in ``\int_0^1``, none are needed.
+* ``\E_{z \sim q}[f(z)]``, ``\E_{q(z)}[...]``, ``\E_{q}[...]``, ``\Var_{q(z \mid x)}[...]`` and ``\KL(q \,\|\, p)`` are
+  sums over the same nodes, times the density; or, if z is discrete, over its values, given under ``r"\sum_z"``. The
+  density must sum up to one.
+* ``\nabla_\phi f``, ``\frac{\partial}{\partial \phi_j} f`` and ``\frac{d}{d\phi} f`` are differences of what is
+  printed. Give the value of ``\phi``, and what follows from it as `Depends`.
+* A function under the printed sign itself (``r"\E_{z \sim q}"``, ``r"\int"``, ``r"\KL"``, ``r"\nabla_\phi"``) is
+  called instead; so is one under ``r"\min_{U}"`` or ``r"\partial"``. The methods of `Reader` say with what.
+
+The files: `latex_names` (tokens, names, keys), `latex_arithmetic` (what may be added and multiplied), `latex_numerics`
+(integrals and derivatives), and here the grammar.
 """
 
 import itertools
 import math
-import numbers
 import operator
 import re
 from functools import cache, reduce
 
+import latex_numerics
 import numpy as np
+from latex_arithmetic import (
+    Depends,
+    Indexed,
+    added,
+    determinant,
+    entries,
+    index_value,
+    normal_density,
+    number,
+    operand,
+    product,
+    raised,
+    resolved,
+    same_shape,
+    scalar,
+    size,
+    whole_number,
+)  # fmt: skip
+from latex_names import (
+    ELEMENTARY,
+    INDICES,
+    MARKS,
+    RELATIONS,
+    SLOT,
+    Name,
+    Stream,
+    by_key,
+    given,
+    is_differential,
+    is_given,
+    is_index,
+    items_of,
+    key_of,
+    name_alone,
+    parted,
+    partial,
+    signature,
+    tokens_of,
+    with_values,
+)  # fmt: skip
 
-INDICES = {"i", "j", "k", "l", "m", "r", "s", "t", r"\ell"}  # in a subscript these number the entries of a family
-ONLY_FUNCTIONS = {r"\loss", r"\enc", r"\dec", r"\softmax", r"\sigmoid", r"\relu", r"\Normal"}  # never a factor
-ELEMENTARY = {name: getattr(np, name[1:]) for name in (r"\log", r"\exp", r"\sin", r"\cos", r"\tanh")}
-ACCENTS = {r"\hat", r"\bar", r"\tilde"}
-RELATIONS = {
-    "=": None, "<": operator.lt, ">": operator.gt, r"\le": operator.le, r"\leq": operator.le, r"\ge": operator.ge,
-    r"\geq": operator.ge, r"\ne": operator.ne, r"\neq": operator.ne, r"\in": lambda a, b: a in b,
-}  # fmt: skip
+__all__ = ["INDICES", "SLOT", "Depends", "Indexed", "claims", "holds", "key_of", "relation", "sides"]
+
+# never a factor
+ONLY_FUNCTIONS = {r"\loss", r"\enc", r"\dec", r"\softmax", r"\sigmoid", r"\relu", r"\Normal", r"\elbo"}
 SETS = {r"\cap": operator.and_, r"\cup": operator.or_}
-STOPS = {"+", "-", ")", "]", "}", r"\}", ",", ";", r"\mid", r"\odot", "dx", "dy", "dz", *SETS, *RELATIONS, None}
-
-TOKEN = re.compile(r"\\[A-Za-z]+|\\[|{}]|\d+(?:\.\d+)?|d[xyz](?![A-Za-z])|[A-Za-z]|\S")
-LAYOUT = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle)(?![A-Za-z])|\\[,;:!]"
-    r"|\\(?:begin|end)\{aligned\}|\{\}&|&|\\\\(?=\s|$)"
-)
+STOPS = {"+", "-", ")", "]", "}", r"\}", ",", ";", r"\mid", r"\odot", *SETS, *RELATIONS, None}
 CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", r"\|": r"\|", r"\{": r"\}"}
-SLOT = "\N{MIDDLE DOT}"  # where an index stands in the name of a family
-
-
-class Indexed:
-    """A family whose entry is a function of its indices, the layer first and then the subscripts."""
-
-    def __init__(self, function):
-        self.function = function
-
-
-class Depends:
-    """A value that is computed from the other values at the moment when it is needed."""
-
-    def __init__(self, function):
-        self.function = function
 
 
 # --- a whole display ---
@@ -99,178 +133,15 @@ def holds(sign, left, right, rel=1e-4, abs=1e-4):
     return bool(np.all(RELATIONS[sign](left, right))) or (sign in (r"\le", r"\leq", r"\ge", r"\geq") and close)
 
 
-def tokens_of(latex):
-    return TOKEN.findall(LAYOUT.sub(" ", latex).strip(" .,"))
-
-
-# --- arithmetic that refuses what NumPy would stretch ---
-
-
-def number(value):
-    """A matrix with one entry is a number."""
-    return value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
-
-
-def operand(value):
-    """A number or an array; Python would also add lists, and multiply tensors entry by entry."""
-    value = number(value)
-    if callable(value):
-        raise ValueError(f"a function stands here without its arguments: {value}")
-    if not isinstance(value, numbers.Number | np.ndarray):
-        raise ValueError(f"a number or a NumPy array is wanted here, not {value!r}")
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        raise ValueError(f"a vector is a column, of shape ({len(value)}, 1)")
-    return value
-
-
-def product(a, b):
-    a, b = operand(a), operand(b)
-    return a @ b if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a * b
-
-
-def same_shape(a, b, what):
-    a, b = operand(a), operand(b)
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"{what} of shapes {np.shape(a)} and {np.shape(b)}")
-    return a, b
-
-
-def added(a, b):
-    a, b = same_shape(a, b, "a sum")
-    return a + b
-
-
-def scalar(value):
-    value = number(value)
-    if not isinstance(value, numbers.Number):
-        raise ValueError(f"a number is wanted here, not {value!r}")
-    return value
-
-
-def size(value):
-    """``|A|``: the number of elements of a set, the determinant of a matrix, the absolute value of a number."""
-    if isinstance(value, set | frozenset | list | tuple):
-        return len(value)
-    value = operand(value)
-    return np.linalg.det(value) if np.ndim(value) else abs(value)
-
-
-def entry(value, index, name):
-    """One entry of a family."""
-    if isinstance(value, dict) and index in value:
-        return value[index]
-    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        if isinstance(index, int) and 1 <= index <= len(value):
-            return value[index - 1]
-    elif not isinstance(value, dict):
-        raise ValueError(f"{name} was given without entries, as {value!r}")
-    raise ValueError(f"{name} has no entry {index!r}")
-
-
-def entries(value, indices, name):
-    """The entry of a family at all its indices; a row of an array is a vector, so it becomes a column."""
-    if isinstance(value, Indexed):
-        return value.function(*indices)
-    for index in indices:
-        value = entry(value, index, name)
-    return value[:, None] if indices and isinstance(value, np.ndarray) and value.ndim == 1 else value
-
-
-# --- names ---
-
-
-class Name:
-    """A name as it is printed: what stands before its indices, the items of its subscript, and its layer."""
-
-    def __init__(self, head, subscript, layer, tail=""):
-        self.head, self.items, self.layer, self.tail = head, subscript, layer, tail
-
-    def __str__(self):
-        """As one would print it, or nearly so."""
-        text = self.spelled(["".join(item) for item in self.items + self.layer])
-        return re.sub(r"_\{(\w)\}", r"_\1", text)
-
-    def spelled(self, indices):
-        below, above = indices[: len(self.items)], indices[len(self.items) :]
-        layer = "".join(f"^{{({item})}}" for item in above)
-        return self.head + (f"_{{{','.join(below)}}}" if below else "") + layer + self.tail
-
-    def key(self):
-        """The name of the family, with a slot for each index."""
-        return self.spelled([SLOT if is_index(item) else "".join(item) for item in self.items + self.layer])
-
-    def candidates(self):
-        """Names to look for, and which items are then indices. An item such as 0, 1 or D may be a part of the name."""
-        items = self.items + self.layer
-        options = [[True] if is_index(item) else [False, True] for item in items]
-        for chosen in itertools.product(*options):
-            key = self.spelled([SLOT if slot else "".join(item) for slot, item in zip(chosen, items, strict=True)])
-            below = [item for slot, item in zip(chosen, items, strict=True) if slot]
-            above = below[len(below) - sum(chosen[len(self.items) :]) :]
-            yield key, above + below[: len(below) - len(above)]
-
-
-def is_index(item):
-    return len(item) > 1 or item[0] in INDICES or item[0] == SLOT
-
-
-@cache
-def key_of(spelling):
-    """The name of a family, however its key is spelled."""
-    if SLOT in spelling or "/" in spelling:
-        return spelling  # it is one already
-    arguments = re.search(r"\((?:[,;|\s]|\\mid|\\\|)*\)$", spelling)
-    plain = spelling[: arguments.start()] if arguments else spelling
-    reader = Reader(tokens_of(plain), spelling)
-    if reader.next() == r"\frac":
-        reader.take(r"\frac")
-        key = "/".join(name.key() for name in (reader.partial(), reader.partial()))
-    else:
-        key = reader.name().key()
-    if reader.tokens:
-        raise ValueError(f"the key {spelling} is not one name")
-    return key + (arguments[0] if arguments else "")
-
-
-def by_key(values):
-    """The values under the names of their families."""
-    found = {}
-    for spelling, value in values.items():
-        if key_of(spelling) in found:
-            raise ValueError(f"{spelling} is given twice: index letters of a key stand for all entries of one family")
-        found[key_of(spelling)] = value
-    return found
-
-
-def with_values(names, changed):
-    return {**names, **by_key(changed)}
-
-
 # --- the grammar ---
 
 
-class Reader:
+class Reader(Stream):
     """A parser by recursive descent: one method for each rule of the grammar, each returns a function of the values."""
 
     def __init__(self, tokens, latex):
-        self.latex, self.tokens = latex, list(tokens)
+        super().__init__(tokens, latex)
         self.ends = []  # the signs that close what is open, the innermost last
-
-    # the stream of tokens
-
-    def next(self):
-        return self.tokens[0] if self.tokens else None
-
-    def take(self, *wanted):
-        """Take one of the wanted tokens if it is next."""
-        return self.tokens.pop(0) if self.tokens and self.tokens[0] in wanted else None
-
-    def need(self, token):
-        if not self.take(token):
-            raise self.error(f"{token} expected")
-
-    def error(self, what):
-        return ValueError(f"{what} before {' '.join(self.tokens[:5])!r} in {self.latex}")
 
     def group(self, opening):
         """What stands between two signs, which are taken too."""
@@ -283,22 +154,9 @@ class Reader:
         self.need(self.ends.pop())
         return inner
 
-    def raw_group(self):
-        """The tokens between two braces, or the one token that stands without."""
-        if not self.take("{"):
-            return [self.tokens.pop(0)] if self.tokens else []
-        inner, depth = [], 1
-        while self.tokens:
-            token = self.tokens.pop(0)
-            depth += (token == "{") - (token == "}")
-            if not depth:
-                return inner
-            inner.append(token)
-        raise self.error("} expected")
-
     def read(self, tokens):
         """A formula of its own, as in a subscript or an exponent."""
-        return Reader(tokens, self.latex).whole_inside()
+        return formula_of(tuple(tokens), self.latex)
 
     # sums and products
 
@@ -340,7 +198,7 @@ class Reader:
         return value
 
     def at_end(self):
-        return self.next() in STOPS or self.next() in self.ends[-1:]
+        return self.next() in STOPS or self.next() in self.ends[-1:] or is_differential(self.next())
 
     def product(self):
         factors, divisor = [], None
@@ -377,9 +235,7 @@ class Reader:
         return lambda names: entries(base(names), [index_value(item(names)) for item in items], "a value")
 
     def power(self, base):
-        return self.raised(base, self.raw_group())
-
-    def raised(self, base, exponent):
+        exponent = self.raw_group()
         if exponent == [r"\T"]:
             return lambda names: np.transpose(operand(base(names)))
         if exponent == ["-", r"\T"]:
@@ -387,7 +243,7 @@ class Reader:
         if exponent == ["-", "1"]:
             return lambda names: np.linalg.inv(np.atleast_2d(base(names)))
         rank = self.read(exponent)
-        return lambda names: scalar(base(names)) ** scalar(rank(names))
+        return lambda names: raised(base(names), rank(names))
 
     def base(self):
         token = self.next()
@@ -405,7 +261,7 @@ class Reader:
             r"\frac": self.fraction, r"\sqrt": self.root, r"\tr": self.trace, r"\diag": self.diagonal,
             r"\sum": self.repeated, r"\prod": self.repeated, r"\max": self.repeated, r"\min": self.repeated,
             r"\E": self.moment, r"\Var": self.moment, r"\KL": self.divergence, r"\int": self.integral,
-            r"\ind": self.indicator, r"\nabla": self.gradient,
+            r"\ind": self.indicator, r"\nabla": self.gradient, r"\det": self.determinant, r"\binom": self.binomial,
         }.get(token)  # fmt: skip
         if rule:
             return rule()
@@ -417,7 +273,7 @@ class Reader:
 
     def fraction(self):
         self.need(r"\frac")
-        if self.tokens[:2] == ["{", r"\partial"]:
+        if self.is_derivative():
             return self.derivative()
         above, below = self.group("{"), self.group("{")
         return lambda names: operand(above(names)) / scalar(below(names))
@@ -432,10 +288,43 @@ class Reader:
         inner = self.group("(")
         return lambda names: np.trace(np.atleast_2d(inner(names)))
 
+    def determinant(self):
+        self.need(r"\det")
+        inner = self.group("(") if self.next() == "(" else self.symbol(only=True)
+        return lambda names: determinant(inner(names))
+
+    def binomial(self):
+        self.need(r"\binom")
+        above, below = self.read(self.raw_group()), self.read(self.raw_group())
+        return lambda names: float(math.comb(whole_number(above(names)), whole_number(below(names))))
+
     def diagonal(self):
+        r"""``\diag(v)``, ``\diag(\lambda_1, \dots, \lambda_m)``."""
         self.need(r"\diag")
-        inner = self.group("(")
-        return lambda names: np.diag(np.ravel(inner(names)))
+        listed = self.listed(self.raw("(", ")"))
+        return lambda names: np.diag(np.concatenate([np.ravel(one) for one in listed(names)]))
+
+    def listed(self, tokens):
+        r"""Values parted by commas, as a list; ``x_1, \dots, x_N`` stands for all from 1 to N."""
+        pieces, _ = parted(tokens)
+        if [r"\dots"] not in pieces:
+            formulas = [self.read(piece) for piece in pieces]
+            return lambda names: [one(names) for one in formulas]
+        name, bounds = self.numbered(pieces)
+        return lambda names: [self.entry_at(name, k)(names) for k in bounds(names)]
+
+    def numbered(self, pieces):
+        r"""Of ``x_1, \dots, x_N`` the name and the numbers, which depend on the values."""
+        if len(pieces) != 3 or pieces[1] != [r"\dots"]:
+            raise self.error(r"of a list with \dots the first and the last should be printed")
+        first, last = name_alone(pieces[0]), name_alone(pieces[-1])
+        if not (first and last and first.head == last.head and len(first.items) == len(last.items) == 1):
+            raise self.error("the first and the last of a list should differ in their one index")
+        lower, upper = self.read(first.items[0]), self.read(last.items[0])
+        return first, lambda names: range(whole_number(lower(names)), whole_number(upper(names)) + 1)
+
+    def entry_at(self, name, index):
+        return lambda names: self.find(names, Name(name.head, [[str(index)]], name.layer, name.tail))
 
     def norm(self):
         """The Euclidean norm of a vector, or with F the Frobenius norm of a matrix, or with 1 the sum of the sizes."""
@@ -455,7 +344,7 @@ class Reader:
     def elementary(self):
         function = ELEMENTARY[self.tokens.pop(0)]
         exponent = self.read(self.raw_group()) if self.take("^") else None
-        bare = self.is_name() or (self.next() or "")[0:1].isdigit()
+        bare = self.is_name() or (self.next() or "")[0:1].isdigit() or self.next() == r"\frac"
         before = list(self.tokens)
         argument = self.afterwards(self.symbol(only=True)) if self.is_name() else self.factor()
         last = before[len(before) - len(self.tokens) - 1]
@@ -493,17 +382,22 @@ class Reader:
 
     def repeated(self):
         r"""``\sum_{i=1}^{N}``, ``\sum_{i \in B}``, ``\sum_x``, ``\sum_{x, y}``, ``\sum_{k \ne y}``; the same with
-        ``\prod``, ``\max``, ``\min``. The elements of ``\sum_x`` are given under that name.
+        ``\prod``, ``\max``, ``\min``. The elements of ``\sum_x`` are given under that name. What is given under
+        ``\min_{U}``, as it is printed, is called with a function of changed values.
         """
         sign = self.tokens.pop(0)
         if sign in (r"\max", r"\min") and self.next() == "(":
             arguments = self.arguments()[0]
             return lambda names: (max if sign == r"\max" else min)(scalar(one(names)) for one in arguments)
         self.need("_")
-        ranges = self.ranges(sign, self.raw_group())
+        below = self.raw_group()
+        own = f"{sign}_{{{' '.join(below)}}}" if sign in (r"\max", r"\min") else ""
+        ranges = self.ranges(sign, below, own)
         body = self.term()
 
         def value(names):
+            if own in names:
+                return resolved(names[own], names)(lambda **changed: body(with_values(names, changed)))
             found = [body(inner) for inner in ranges(names)]
             if sign == r"\sum":
                 return reduce(added, found) if found else 0.0
@@ -512,7 +406,7 @@ class Reader:
 
         return value
 
-    def ranges(self, sign, below):
+    def ranges(self, sign, below, own):
         """The values with which the body of a sum is computed, as a function of the values outside."""
         letter = below[0] if below else ""
         if below[1:2] == ["="]:
@@ -532,81 +426,184 @@ class Reader:
             ]
         letters = below[::2]
         if set(below[1::2]) - {","} or len(below) % 2 == 0:
-            raise self.error(f"a {sign} over {' '.join(below)} is not known")
+            if not own:
+                raise self.error(f"a {sign} over {' '.join(below)} is not known")
+            return lambda names: given(names, own)
         return lambda names: [
             names | dict(zip(letters, chosen, strict=True))
             for chosen in itertools.product(*(given(names, rf"\sum_{one}") for one in letters))
         ]
 
     def moment(self):
-        r"""``\E_p[...]``: what is given under ``\E_p`` is called with a function of what is drawn."""
-        name = self.tokens.pop(0)
+        r"""``\E_p[...]``: what is given under ``\E_p`` is called with a function of what is drawn. Or else the mean
+        is computed from the law: ``\E_{q(z)}``, ``\E_{z \sim q}``, ``\E_{q_\phi(z \mid x)}``, ``\E_{q}``,
+        ``\E_{z \sim q_\phi(\cdot \mid x)}``, ``\E_{z_1, \dots, z_M \sim q}``.
+        """
+        sign, below = self.tokens.pop(0), None
         if self.take("_"):
-            name = f"{name}_{{{' '.join(self.raw_group())}}}"
-        inner = self.group("(" if self.next() == "(" else "[")
-        return lambda names: given(names, name)(lambda **drawn: inner(with_values(names, drawn)))
+            below = self.raw_group()
+        name = sign if below is None else f"{sign}_{{{' '.join(below)}}}"
+        nested = self.next() in (r"\E", r"\Var")
+        inner = self.moment() if nested else self.group("(" if self.next() == "(" else "[")
+        compute = {r"\E": latex_numerics.mean, r"\Var": latex_numerics.variance}[sign]
+
+        def value(names):
+            if is_given(names, name):
+                return given(names, name)(lambda **drawn: inner(with_values(names, drawn)))
+            try:
+                law, indices = self.drawn(below or [])
+                draws = law.draws(names, indices and indices(names))
+            except ValueError as error:
+                raise ValueError(f"no value was given for {name}, nor could it be computed: {error}") from error
+            return compute((inner(one), chance) for one, chance in draws)
+
+        return value
+
+    def drawn(self, below):
+        r"""The law below an expectation, and what numbers the draws if they are numbered."""
+        if r"\sim" not in below:
+            return Law(below, self.latex), None
+        at = below.index(r"\sim")
+        law, pieces = below[at + 1 :], parted(below[:at])[0]
+        if [r"\dots"] in pieces:
+            name, bounds = self.numbered(pieces)
+            return Law(law, self.latex, name.head), bounds
+        names = [name_alone(piece) for piece in pieces]
+        if None in names or len({(name.head, len(name.items)) for name in names}) > 1 or len(names[0].items) > 1:
+            raise self.error("what is drawn should be one letter, with or without an index")
+        indices = [self.read(item) for name in names for item in name.items]
+        if len(indices) < len(names) and len(names) > 1:
+            raise self.error("several draws should have indices")
+        return Law(law, self.latex, names[0].head), indices and (
+            lambda values: [whole_number(one(values)) for one in indices]
+        )
 
     def integral(self):
+        r"""``\int f(z) \, dz``, ``\int_{\R^m} f(z) \, dz``: a sum over the nodes given under ``dz`` with their weights;
+        ``\int_a^b f(z) \, dz`` needs none. What is given under ``\int`` is called with a function of what is drawn.
+        """
         self.need(r"\int")
+        lower = self.raw_group() if self.take("_") else None
+        upper = self.raw_group() if self.take("^") else None
         inner = self.sum()
-        if not self.take("dx", "dy", "dz"):
+        if not is_differential(self.next()):
             raise self.error("dx expected")
-        return lambda names: given(names, r"\int")(lambda **drawn: scalar(inner(with_values(names, drawn))))
+        letter = self.tokens.pop(0)[1:]
+        items = items_of(self.raw_group()) if self.take("_") else []
+        index = self.read(items[0]) if items else None
+        between, dimension = None, None
+        if upper == [r"\infty"] and lower == ["-", r"\infty"]:
+            dimension = self.read(["1"])
+        elif upper is not None and lower is not None:
+            between = self.read(lower), self.read(upper)
+        elif lower is not None:
+            if lower[:1] != [r"\R"] or lower[1:2] not in ([], ["^"]):
+                raise self.error(f"an integral over {' '.join(lower)} is not known")
+            dimension = self.read(Stream(lower[2:], self.latex).raw_group() or ["1"])
+
+        def value(names):
+            if is_given(names, r"\int"):
+                return given(names, r"\int")(lambda **drawn: scalar(inner(with_values(names, drawn))))
+            at = None if index is None else whole_number(index(names))
+            ends = between and latex_numerics.interval(*(scalar(end(names)) for end in between))
+            if dimension is not None:
+                rows = max(1, np.size(latex_numerics.nodes(names, letter, at, sums=False)[0][0]))
+                if rows != whole_number(dimension(names)):
+                    raise ValueError(f"an integral over {dimension(names)} dimensions, and the nodes have {rows}")
+            return latex_numerics.integrated(inner, names, letter, at, ends)
+
+        return value
 
     def divergence(self):
+        r"""``\KL(p \,\|\, q)``: what is given under ``\KL`` is called with both; with a function of z for ``q(z)``.
+        Or else it is computed from the densities.
+        """
         self.need(r"\KL")
-        self.need("(")
-        first, second = self.up_to(r"\|"), self.up_to(")")
-        return lambda names: given(names, r"\KL")(first(names), second(names))
+        inside = self.raw("(", ")")
+        if inside.count(r"\|") != 1:
+            raise self.error(r"two laws parted by \| expected")
+        at = inside.index(r"\|")
+        laws = [Law(side, self.latex) for side in (inside[:at], inside[at + 1 :])]
+
+        def value(names):
+            if is_given(names, r"\KL"):
+                return given(names, r"\KL")(*(law.as_argument(names) for law in laws))
+            printed = [law.printed(names) for law in laws if law.letter]
+            if len(set(printed)) > 1:
+                raise ValueError(f"a divergence of laws of different letters: {self.latex}")
+            letter, index = printed[0] if printed else (None, None)
+            letter = letter or laws[0].sole_letter(names)
+            first, second = (law.density(letter) for law in laws)
+            return latex_numerics.divergence(first, second, names, letter, index)
+
+        return value
 
     # derivatives
 
-    def partial(self):
-        r"""``{\partial name}``."""
-        reader = Reader(self.raw_group(), self.latex)
-        reader.need(r"\partial")
-        name = reader.name()
-        if reader.tokens:
-            raise reader.error("one name expected")
-        return name
+    def is_derivative(self):
+        r"""``\frac{\partial ...}{...}``, ``\frac{d}{d\phi}``; ``\frac{d}{2}`` is none."""
+        if self.tokens[:2] == ["{", r"\partial"]:
+            return True
+        ahead = Stream(self.tokens, self.latex)
+        if ahead.raw_group()[:1] != ["d"]:
+            return False
+        first, *rest = ahead.raw_group() or [""]
+        if is_differential(first):
+            rest.insert(0, first[1:])
+        return (is_differential(first) or first == "d") and name_alone(rest) is not None
 
     def derivative(self):
         r"""``\frac{\partial R_i}{\partial w_{jm}^{(\ell)}}``: a family given under this very name, with the indices in
         the order of print (of each name the layer first). Or else what is given under ``\partial`` is called with a
-        function of changed values, the name that changes, and its indices. ``\frac{\partial}{\partial x} f`` is the
-        same, of all that follows.
+        function of changed values, the name that changes, and its indices. Or else it is computed by differences.
+        ``\frac{\partial}{\partial x} f`` is the same, of all that follows.
         """
         above = self.raw_group()
-        name = self.partial()
+        name = partial(self)
         function = self.read(above[1:]) if above[1:] else self.term()
-        try:
-            numerator = Reader(["{", *above, "}"], self.latex).partial()
-        except ValueError:
-            numerator = None
+        numerator = name_alone(above[1:]) if above[1:] else None
 
         def value(names):
             if numerator:
-                for (key, first), (last, second) in itertools.product(numerator.candidates(), name.candidates()):
+                for (key, first), (last, second) in itertools.product(numerator.candidates, name.candidates):
                     if f"{key}/{last}" in names:
                         where = [index_value(self.read(item)(names)) for item in first + second]
                         return entries(names[f"{key}/{last}"], where, f"the derivative of {numerator} by {name}")
             head = Name(name.head, [item for item in name.items if not is_index(item)], [], name.tail)
             indices = name.layer + [item for item in name.items if is_index(item)]
-            where = [index_value(self.read(item)(names)) for item in indices]
-            change = given(names, r"\partial")
-            return change(lambda changed: function(with_values(names, changed)), str(head), *where)
+            if is_given(names, r"\partial") or (numerator and not isinstance(names.get(numerator.key), Depends)):
+                where = [index_value(self.read(item)(names)) for item in indices]
+                change = given(names, r"\partial")
+                return change(lambda changed: function(with_values(names, changed)), str(head), *where)
+            return self.by_differences(function, names, name)
 
         return value
 
+    def by_differences(self, function, names, name):
+        for key, items in name.candidates:
+            family = name.items and len(items) == len(name.items)
+            if key in names or (family and name.head in names):
+                where = [self.read(item)(names) for item in items]
+                return latex_numerics.derivative(function, names, name, where)
+        raise ValueError(rf"no value was given for \partial, nor for {name}")
+
     def gradient(self):
         r"""``\nabla R_i(\theta)``: a function given under ``\nabla R_i``. Or else what is given under ``\nabla`` is
-        called with a function of changed values.
+        called with a function of changed values. Or else ``\nabla_\phi`` is computed by differences.
         """
         self.need(r"\nabla")
-        sign = r"\nabla" + (f"_{{{' '.join(self.raw_group())}}}" if self.take("_") else "")
+        below = self.raw_group() if self.take("_") else []
+        sign = r"\nabla" + (f"_{{{' '.join(below)}}}" if below else "")
+        variable = name_alone(below) if below else None
+
+        def changing(names, inner):
+            if variable and not is_given(names, sign):
+                return self.by_differences(inner, names, variable)
+            return given(names, sign)(lambda changed: inner(with_values(names, changed)))
+
         if not self.is_name():
             inner = self.factor()
-            return lambda names: given(names, sign)(lambda changed: inner(with_values(names, changed)))
+            return lambda names: changing(names, inner)
         before = list(self.tokens)
         name = self.name(sign + " ")
         gradient, left = self.applied(name), self.tokens
@@ -614,61 +611,32 @@ class Reader:
         inner, self.tokens = self.symbol(), left
 
         def value(names):
-            if key_of(sign) not in names or any(key in names for key, _ in name.candidates()):
+            keys = [key for key, _ in name.candidates]
+            own = any(given_key in keys or given_key.split("(")[0] in keys for given_key in names)
+            if own or not (variable or is_given(names, sign)):
                 return gradient(names)
-            return names[key_of(sign)](lambda changed: inner(with_values(names, changed)))
+            return changing(names, inner)
 
         return value
 
     # names and functions
 
-    def is_name(self):
-        token = self.next() or ""
-        return re.fullmatch(r"[A-Za-z]|\\[A-Za-z]+", token) is not None and token not in (
-            *ELEMENTARY, *RELATIONS, r"\frac", r"\sqrt", r"\tr", r"\diag", r"\sum", r"\prod", r"\max", r"\min", r"\E",
-            r"\Var", r"\KL", r"\int", r"\ind", r"\nabla",
-        )  # fmt: skip
-
-    def name(self, prefix=""):
-        """A name with its accent, primes, star, subscript and layer, in whatever order they stand."""
-        if self.next() == r"\nabla":
-            self.need(r"\nabla")
-            prefix = r"\nabla" + (f"_{{{' '.join(self.raw_group())}}}" if self.take("_") else "") + " "
-        head = self.tokens.pop(0) if self.tokens else ""
-        if head in ACCENTS:
-            head += "{" + "".join(self.raw_group()) + "}"
-        if head in (r"\E", r"\Var", r"\sum", r"\prod", r"\max", r"\min") and self.take("_"):
-            return Name(f"{head}_{{{' '.join(self.raw_group())}}}", [], [])
-        subscript, layer, primes, tail = [], [], "", ""
-        while True:
-            if self.take("'"):
-                primes += "'"
-            elif self.next() == "_" and not subscript:
-                self.need("_")
-                subscript = items_of(self.raw_group())
-            elif self.tokens[:3] == ["^", "{", "("] and not layer:
-                self.need("^")
-                inside = self.raw_group()
-                end = inside.index(")") if ")" in inside else len(inside)
-                layer = [inside[1:end]]
-                if inside[end + 1 :]:  # ^{(\ell)\T}
-                    self.tokens[:0] = ["^", "{", *inside[end + 1 :], "}"]
-            elif self.tokens[:2] in (["^", "*"], ["^", r"\star"]):
-                del self.tokens[:2]
-                tail = "^*"
-            else:
-                return Name((prefix + head + primes).strip(), subscript, layer, tail)
-
     def arguments(self):
-        """What stands in the brackets of a function, and the signs between."""
+        """What stands in the brackets of a function, the signs between, and the letters that stand alone."""
         self.need("(")
         self.ends.append(")")
-        found, marks = [self.sum()], []
-        while mark := self.take(",", ";", r"\mid"):
-            marks.append(mark)
+        found, marks, letters = [], [], []
+        while True:
+            before = list(self.tokens)
             found.append(self.sum())
+            name = name_alone(before[: len(before) - len(self.tokens)])
+            letters.append(name and name.letter)
+            mark = self.take(*MARKS)
+            if not mark:
+                break
+            marks.append(mark)
         self.need(self.ends.pop())
-        return found, marks
+        return found, marks, letters
 
     def symbol(self, only=False):
         if not self.is_name():
@@ -679,12 +647,13 @@ class Reader:
         """A name, and the arguments behind it: a function of them, or a product with them if it is no function."""
         if self.next() != "(":
             return lambda names: self.find(names, name)
-        arguments, marks = self.arguments()
+        arguments, marks, letters = self.arguments()
         suffix = "" if set(marks) <= {","} else f"({''.join(marks)})"
+        exact = signature([letter or UNKNOWN for letter in letters], marks)
         after = self.afterwards(lambda names: names[SLOT])  # what stands behind the bracket
 
         def value(names):
-            function = self.find(names, name, suffix)
+            function = self.find(names, name, suffix, exact)
             given_to_it = [number(one(names)) for one in arguments]
             if callable(function):
                 return after(names | {SLOT: function(*given_to_it)})
@@ -694,42 +663,106 @@ class Reader:
 
         return value
 
-    def find(self, names, name, suffix=""):
-        for key, items in name.candidates():
-            if key + suffix in names:
-                where = [index_value(self.read(item)(names)) for item in items]
-                found = names[key + suffix]
-                return entries(found.function(names) if isinstance(found, Depends) else found, where, name)
-        raise ValueError(f"no value was given for {name}{suffix}")
+    def find(self, names, name, suffix="", exact=""):
+        """The value of a name. Before arguments: first the key with their letters, then the one with their signs."""
+        endings = (exact, suffix) if exact else ("",)
+        found = [(key + end, items) for key, items in name.candidates for end in endings if key + end in names]
+        if not found:
+            like = [(only_one_like(names, key, exact or f"({UNKNOWN})"), items) for key, items in name.candidates]
+            found = [one for one in like if one[0]]
+        if found:
+            key, items = found[0]
+            where = [index_value(self.read(item)(names)) for item in items]
+            return entries(resolved(names[key], names), where, name)
+        if name.head == r"\Normal" and suffix == "(;,)":
+            return normal_density
+        raise ValueError(f"no value was given for {name}{exact.replace(UNKNOWN, '...') if suffix else ''}")
 
 
-def items_of(subscript):
-    r"""The items of a subscript: ``jm`` has two, ``i+1,j`` has two, ``\ell-1`` has one."""
-    items, pieces = [], [[]]
-    for token in subscript:
-        if token == ",":
-            pieces.append([])
-        else:
-            pieces[-1].append(token)
-    for piece in pieces:
-        items += [piece] if {"+", "-"} & set(piece) else [[token] for token in piece]
-    return items
+@cache
+def formula_of(tokens, latex):
+    """What these tokens are worth, as a function of the values; the same tokens are read once."""
+    return Reader(tokens, latex).whole_inside()
 
 
-def index_value(value):
-    """An index is a whole number; the key of a dict may be anything else."""
-    value = number(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+UNKNOWN = "?"  # an argument that is no letter, in a signature
 
 
-def whole_number(value):
-    value = index_value(value)
-    if not isinstance(value, int):
-        raise ValueError(f"a whole number is wanted here, not {value!r}")
-    return value
+def only_one_like(names, key, wanted):
+    r"""The one key that has arguments as wanted, where some of them are no letters, or None if there is none.
+
+    So ``p(x, f(y))`` and ``\log p(0)`` are found, and the bare ``q`` of ``\elbo(q; x)`` is that of ``q(z)``.
+    """
+    if UNKNOWN not in wanted:
+        return None
+    pattern = re.compile(re.escape(wanted).replace(re.escape(UNKNOWN), r"[^,;()]*?"))
+    found = [name for name in names if name.startswith(key + "(") and pattern.fullmatch(name[len(key) :])]
+    found = [name for name in found if name.count(r"\mid") == wanted.count(r"\mid") and name[len(key) + 1 :] != ")"]
+    if len(found) > 1:
+        raise ValueError(f"{key}{wanted} could be any of {', '.join(found)}")
+    return found[0] if found else None
 
 
-def given(names, name):
-    if key_of(name) not in names:
-        raise ValueError(f"no value was given for {name}")
-    return names[key_of(name)]
+class Law:
+    r"""A law as it stands below an expectation or in a divergence: ``q``, ``q(z)``, ``q(\cdot \mid x)``, ``q_j(z_j)``,
+    ``\Normal(\mu, \Sigma)``. Its letter is printed in it, or before (``z \sim q``), or it is that of the key ``q(z)``.
+    """
+
+    def __init__(self, tokens, latex, letter=None):
+        stream = Stream(tokens, latex)
+        self.tokens, self.latex, self.letter, self.index = tokens, latex, letter, None
+        if not stream.is_name():
+            raise ValueError(f"{' '.join(tokens)} is no law, in {latex}")
+        self.name = stream.name()
+        self.head = tokens[: len(tokens) - len(stream.tokens)]
+        self.inside = stream.raw("(", ")") if stream.next() == "(" else [r"\cdot"]
+        pieces, marks = parted(self.inside)
+        if self.head == [r"\Normal"] and ";" not in marks:
+            pieces, self.inside = [[r"\cdot"], *pieces], [r"\cdot", ";", *self.inside]
+        self.is_open = pieces[0] == [r"\cdot"]
+        if not self.is_open:
+            own = name_alone(pieces[0])
+            if stream.tokens or not own or len(own.items) > 1 or letter not in (None, own.head):
+                raise ValueError(f"{' '.join(tokens)} is no law of one letter, in {latex}")
+            self.letter = own.head
+            self.index = formula_of(tuple(own.items[0]), latex) if own.items else None
+        elif stream.tokens:
+            raise ValueError(f"{' '.join(tokens)} is no law, in {latex}")
+
+    def density(self, letter):
+        """As a function of the values, that of the letter among them."""
+        first = tokens_of(letter) if self.is_open else []
+        rest = self.inside[1:] if self.is_open else self.inside
+        return formula_of((*self.head, "(", *first, *rest, ")"), self.latex)
+
+    def printed(self, names):
+        """Its letter, and the index of the letter if it has one."""
+        return self.letter, self.index and whole_number(self.index(names))
+
+    def sole_letter(self, names):
+        """If none is printed: that of its density, or the one letter that has nodes or values."""
+        own = only_one_like(names, self.name.key, f"({UNKNOWN})")
+        if own:
+            return own[len(self.name.key) + 1 : -1]
+        known = {one[1:] for one in names if is_differential(one)} | {
+            found[1] for one in names if (found := re.fullmatch(r"\\sum_\{(.*)\}", one))
+        }
+        if len(known) != 1:
+            raise ValueError(f"it is not clear which letter {self.name} is a law of")
+        return known.pop()
+
+    def draws(self, names, indices=None):
+        """All that can be drawn, once or several times: changed values, and their probabilities."""
+        letter, index = self.printed(names)
+        letter = letter or self.sole_letter(names)
+        chances = latex_numerics.probabilities(self.density(letter), names, letter, index)
+        return latex_numerics.draws(chances, names, letter, indices or [index])
+
+    def as_argument(self, names):
+        r"""What a function that is given under ``\KL`` gets: a value, or for ``q(z)`` a function of z."""
+        if self.name.head == r"\Normal" or len(self.tokens) == len(self.head):
+            return formula_of(tuple(self.tokens), self.latex)(names)
+        letter, index = self.printed(names)
+        letter = letter or self.sole_letter(names)
+        density = self.density(letter)
+        return lambda z: density(latex_numerics.with_value(names, letter, z, index))

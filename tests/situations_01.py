@@ -14,8 +14,8 @@ from scipy import special, stats
 CONSTANT = "a constant that is added does not change a variance"
 STILL_TRUE = {
     "eq-tangent": (1, "with + for - it is a weaker inequality, and true"),
-    "eq-jensen": (2, "without the logarithm, or with exp, the right side is larger still"),
-    "eq-gibbs-jensen": (3, "the right side is zero; each of these changes makes it larger, and the claim weaker"),
+    "eq-jensen": (3, "without the logarithm, or with exp, the right side is larger still"),
+    "eq-gibbs-jensen": (4, "the right side is zero; each of these changes makes it larger, and the claim weaker"),
     "eq-gibbs-mass": (1, "with 2 for 1 it is a weaker bound, and true"),
     "eq-corrected-variance": (2, CONSTANT),
     "eq-shift-variances": (2, CONSTANT),

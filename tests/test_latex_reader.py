@@ -6,7 +6,9 @@ small change of a printed equation is seen.
 ``situations(label)``
     A list of dicts, the values of the symbols (see `latex_reader`) in a few situations where the display claims to
     hold. Choose them so general that no wrong formula holds by chance: no two symbols equal, no value 0 or 1, all
-    widths different, matrices that are not symmetric unless the formula needs it.
+    widths different, matrices that are not symmetric unless the formula needs it. Expectations, divergences and
+    integrals are summed over the nodes that you give; keep these few (60 for a line, 30 x 30 for a plane), since every
+    change of the display is computed anew.
 ``NOT_MUTATED``
     ``{label: reason}`` for displays that cannot be computed as they stand (an arg min, a definition in words).
     Inequalities can be computed. Less than half of the claims of a chapter may stand here.
@@ -115,7 +117,7 @@ NAMES = {
         (r"\log a b", "not clear how far"),
         (r"\log a (b + 1)", "is no function"),
         (r"\loss(a, b)", r"no value was given for \\loss"),
-        (r"p(a \mid b)", r"no value was given for p\(\\mid\)"),
+        (r"p(a \mid b)", r"no value was given for p\(a \\mid b\)"),
         (r"a(b, d)", "is no function"),
         (r"f b", "without its arguments"),
         (r"\ind[a]", "a condition expected"),
