@@ -74,8 +74,15 @@ def is_chapter(page: str) -> bool:
     return re.fullmatch(r"book/\d\d-[^/]+\.html", page) is not None
 
 
+@functools.lru_cache(maxsize=32)  # the pages of the book, and some of damaged copies
+def parsed(text: str) -> BeautifulSoup:
+    """Parsing takes most of the time of these checks, and most pages of a damaged copy are those of the book."""
+    return BeautifulSoup(text, "html.parser")
+
+
 def soup(html: Path, page: str) -> BeautifulSoup:
-    return BeautifulSoup((html / page).read_text(encoding="utf-8"), "html.parser")
+    """A page, which its readers share: look, and change nothing."""
+    return parsed((html / page).read_text(encoding="utf-8"))
 
 
 def article(html: Path, page: str) -> Tag:
@@ -165,7 +172,7 @@ def dead_links(html: Path) -> list[str]:
 
     @functools.cache
     def anchors(page: Path) -> set[str]:
-        whole = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        whole = parsed(page.read_text(encoding="utf-8"))
         named = whole.find_all("a", attrs={"name": True})
         return {tag["id"] for tag in whole.find_all(id=True)} | {tag["name"] for tag in named}
 
@@ -208,9 +215,8 @@ def raw_source(html: Path) -> list[str]:
         for entry in soup(html, page).select(".page-toc a"):
             if entry.get_text(strip=True) and entry.get_text().strip() not in headings:
                 wrong.append(f"{page}: the list of contents says {entry.get_text().strip()!r}, no heading does")
-        for quoted in content.select("pre, code, script, style, .math"):
-            quoted.replace_with(" ")
-        text = content.get_text("\n")
+        quoted = {id(text) for part in content.select("pre, code, script, style, .math") for text in part.strings}
+        text = "\n".join(" " if id(text) in quoted else text for text in content.strings)
         wrong += [f"{page}: {what}: {hit[0]!r}" for what, raw in RAW.items() if (hit := raw.search(text))]
     return wrong
 
@@ -255,6 +261,11 @@ def wrong_launch_buttons(html: Path, root: Path = ROOT) -> list[str]:
     return wrong
 
 
+@functools.lru_cache(maxsize=512)  # the scripts and styles of all pages are the same
+def compressed(content: bytes) -> int:
+    return len(gzip.compress(content, 6))
+
+
 def weight(html: Path, page: str) -> int:
     """Bytes of a page's own HTML, styles and scripts, compressed as a web server sends them."""
     files = {html / page}
@@ -262,7 +273,7 @@ def weight(html: Path, page: str) -> int:
         address = tag.get("src") or (tag.get("href") if "stylesheet" in tag.get("rel", []) else None)
         if address and not urlsplit(address).scheme:
             files.add(((html / page).parent / address.split("?")[0]).resolve())
-    return sum(len(gzip.compress(file.read_bytes(), 6)) for file in files if file.is_file())
+    return sum(compressed(file.read_bytes()) for file in files if file.is_file())
 
 
 def heavy_pages(html: Path, limit: int = MEGABYTE // 2) -> list[str]:

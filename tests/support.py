@@ -4,14 +4,17 @@ The module is also the plugin of that command (``-p tests.support``), see the ho
 """
 
 import functools
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,40 @@ def nbval(paths, timeout: float = 600) -> Run:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment)
         measured = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "peak_mib": None}
     return Run(done.returncode, done.stdout, done.stderr, **measured)
+
+
+def files_of_the_tree() -> list[str]:
+    """All files that git tracks or would track."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    # a file that git still tracks may be gone from the folder
+    return sorted(name for name in names if name and (ROOT / name).is_file())
+
+
+@functools.cache
+def installed() -> str:
+    """Python and all packages of this environment, with their versions."""
+    return "\n".join([sys.version, *sorted(f"{one.name}=={one.version}" for one in metadata.distributions())])
+
+
+def digest(names: list[str], *others: str) -> str:
+    """A short text that is another one as soon as one of these files, or of these other texts, changes."""
+    found = hashlib.sha256("\0".join(others).encode())
+    for name in names:
+        found.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def skip_if_passed_before(what: str, depends_on: str, name: str) -> Path:
+    """Skip a test that passed when all that it depends on was as it is now (but never in CI).
+
+    Else the file that the test touches at its end, so that the next run knows. `make clean` removes these files.
+    """
+    mark = ROOT / ".cache" / what / depends_on / re.sub(r"\W+", "-", name)
+    if mark.exists() and not os.environ.get("CI"):
+        pytest.skip("it passed, and nothing that it depends on has changed since; `make clean` forgets it")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    return mark
 
 
 def once_in_a_run(name: str, make: Callable[[], str]) -> str:
