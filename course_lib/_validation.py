@@ -114,6 +114,15 @@ def check_finite(name, tensor):
         raise ValueError(f"{member(name, index)} is {value}: every entry must be finite")
 
 
+def check_generator(generator, name, tensor):
+    """Random numbers are drawn where they are used."""
+    if generator is not None and generator.device.type != tensor.device.type:
+        raise ValueError(
+            f"generator is on {generator.device} and {name} on {tensor.device}: "
+            f"make it with torch.Generator({str(tensor.device)!r})"
+        )
+
+
 def member(name, index):
     return f"{name}{index}" if index else name
 

@@ -27,7 +27,7 @@ CONDA_ONLY = {"python", "pip", "jupyterlab"}
 # an underscore, or that HELPERS names, serves them all and imports none of them.
 ORDER = [
     *("probability", "gaussians", "losses", "data", "networks", "optimisers", "training", "backprop"),
-    *("pca", "autoencoders", "latent", "elbo", "vae", "bayes", "checks"),
+    *("pca", "autoencoders", "sampling", "latent_models", "ppca", "latent", "elbo", "vae", "bayes", "checks"),
 ]
 HELPERS = {"notebooks"}
 
