@@ -16,11 +16,15 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+import scipy.signal
+import scipy.stats
 import site_pages
 import torch
 from site_pages import html  # noqa: F401  (a fixture)
 from support import CHAPTERS, ROOT
 from test_browser import TOO_WIDE, WIDE, Visit, address, chromium, served  # noqa: F401  (two of them fixtures)
+
+from course_lib import elbo, latent, pca
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +89,12 @@ BOOK = [
     for chapter in CHAPTERS
     for name, figure in USE.findall(chapter.read_text(encoding="utf-8"))
 ]
+
+
+def small_place(name):
+    return SMALL[SCRIPTS.index(name)]
+
+
 each_place = pytest.mark.parametrize("place", SMALL, ids=str)  # of the small site
 each_page = pytest.mark.parametrize("place", SMALL + BOOK, ids=str)
 each_script = pytest.mark.parametrize("name", SCRIPTS)
@@ -146,9 +156,12 @@ def preset(tab, name, label, **changes):
 
 def random_points(tab, name, n=50):
     """Points in the ranges of the parameters, uniform, and every corner of the ranges."""
-    ranges = tab.evaluate(f"() => window.courseFigures['{name}'].parameters.map(one => [one.name, one.min, one.max])")
-    names, low, high = zip(*ranges, strict=True)
+    ranges = tab.evaluate(
+        f"() => window.courseFigures['{name}'].parameters.map(one => [one.name, one.min, one.max, !!one.choices])"
+    )
+    names, low, high, choices = zip(*ranges, strict=True)
     inner = np.random.default_rng(0).uniform(low, high, (n, len(names)))
+    inner = np.where(choices, inner.round(), inner)
     corners = itertools.product(*zip(low, high, strict=True))
     return [dict(zip(names, map(float, point), strict=True)) for point in [*inner, *corners]]
 
@@ -237,7 +250,7 @@ def test_far_modes_are_sought_one_by_one_and_near_ones_need_not_be(tab):
 
 
 def test_the_least_values_are_told(visit):
-    one = visit(SMALL[SCRIPTS.index("kl-fit")])
+    one = visit(small_place("kl-fit"))
     slider = one.tab.locator("#fig-kl-fit [data-parameter=right]")
     for right in (2.5, 6.0):
         slider.fill(str(right))
@@ -306,6 +319,397 @@ def test_the_words_about_the_path_are_right(tab):
     for rate, said in ((0.19, "oscillates and converges"), (0.2, "oscillates and never arrives"), (0.201, "diverges")):
         point = {"rate": rate, "momentum": 0, "first": 1, "second": 1}
         assert computed(tab, "learning-rate", [point])[0]["verdict"] == said
+
+
+# --- latent-curve: p(x) and the posterior by adaptive quadrature, and by the book ------------------------------------
+
+
+def curve(z):
+    return np.stack([z, np.sin(3 * z)], -1)
+
+
+def log_joint(x, z, noise):
+    prior = scipy.stats.norm.logpdf(z)
+    return prior + scipy.stats.norm.logpdf(x, curve(z), noise).sum(-1)
+
+
+def posterior_by_quadrature(x, noise):
+    """log p(x), mean and standard deviation of the posterior, by Gauss's rule on pieces narrower than any peak."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    z = np.add.outer(np.arange(-8 + 0.0125, 8, 0.025), 0.0125 * nodes)
+    values = log_joint(x, z, noise)
+    mass = np.exp(values - values.max()) * 0.0125 * weights
+    mean = (mass * z).sum() / mass.sum()
+    deviation = math.sqrt((mass * (z - mean) ** 2).sum() / mass.sum())
+    return values.max() + math.log(mass.sum()), mean, deviation
+
+
+def model_of_the_book(noise):
+    def decoder(z):
+        return torch.cat([z, (3 * z).sin()], -1)
+
+    return latent.GaussianLatentModel(decoder, 1, noise)
+
+
+def plane(point):
+    return np.array([point["first"], point["second"]])
+
+
+def test_the_marginal_and_the_posterior_of_a_point(tab):
+    points = random_points(tab, "latent-curve")
+    for point, found in zip(points, computed(tab, "latent-curve", points), strict=True):
+        log_evidence, mean, deviation = posterior_by_quadrature(plane(point), point["noise"])
+        assert found["logEvidence"] == pytest.approx(log_evidence, abs=1e-8), point
+        assert (found["mean"], found["deviation"]) == pytest.approx((mean, deviation), abs=1e-7), point
+        given = scipy.stats.norm.logpdf(plane(point), curve(np.float64(point["latent"])), point["noise"]).sum()
+        assert found["logLikelihood"] == pytest.approx(given, rel=1e-10), point
+
+
+def test_the_marginal_and_the_posterior_are_those_of_the_book(tab):
+    points = random_points(tab, "latent-curve")
+    grid = torch.linspace(-7, 7, 1401, dtype=torch.float64)
+    for point, found in zip(points, computed(tab, "latent-curve", points), strict=True):
+        model, x = model_of_the_book(point["noise"]), torch.tensor(plane(point))
+        assert found["logEvidence"] == pytest.approx(latent.marginal_by_quadrature(model, x).item(), abs=1e-8), point
+        posterior = latent.posterior_on_grid(model, x, grid)
+        np.testing.assert_allclose(found["posterior"], posterior, rtol=1e-6, atol=1e-9, err_msg=str(point))
+
+
+def test_the_modes_are_the_peaks_of_the_posterior(tab):
+    """Of those at least a hundredth as high as the highest; near that limit either answer will do."""
+    points = random_points(tab, "latent-curve", 200)
+    fine = np.linspace(-6, 6, 12_001)
+    counts = set()
+    for point, found in zip(points, computed(tab, "latent-curve", points), strict=True):
+        values = log_joint(plane(point), fine, point["noise"])
+        peaks = scipy.signal.find_peaks(values)[0]
+        heights = values[peaks] - values.max() - math.log(0.01)
+        for z in fine[peaks[heights > 0.01]]:
+            assert min(abs(z - np.array(found["modes"]))) < 0.0101, point
+        for z in found["modes"]:
+            assert min(abs(z - fine[peaks[heights > -0.01]])) < 0.0101, point
+        counts.add(len(found["modes"]))
+    assert counts >= {1, 2}
+
+
+def test_the_heat_map_is_the_marginal(tab):
+    """With fewer nodes than the number beside it, but the same density."""
+    points = random_points(tab, "latent-curve")
+    marginal = """points => points.map(one =>
+        window.courseFigures['latent-curve'].marginal(one.first, one.second, one.noise))"""
+    for point, found in zip(points, tab.evaluate(marginal, points), strict=True):
+        x = torch.tensor(plane(point))
+        density = latent.marginal_by_quadrature(model_of_the_book(point["noise"]), x).exp().item()
+        assert found == pytest.approx(density, rel=1e-6, abs=1e-9), point
+
+
+def test_the_heat_map_is_made_anew_for_another_noise_only(visit):
+    one = visit(small_place("latent-curve"))
+    box = live(one, small_place("latent-curve"))
+    one.tab.evaluate(
+        """() => { const paint = HTMLCanvasElement.prototype.toDataURL; window.painted = 0;
+            HTMLCanvasElement.prototype.toDataURL = function () { window.painted++; return paint.call(this); }; }"""
+    )
+    image = box.locator(".live-plot mask image")
+    first = image.get_attribute("href")
+    assert image.count() == box.locator(".live-heat").count() == 1
+    for handle in box.locator(".live-handle").all():
+        handle.press("ArrowLeft")
+        assert one.tab.evaluate("() => window.painted") == 0
+    box.locator("[data-parameter=noise]").press("ArrowRight")
+    assert one.tab.evaluate("() => window.painted") == 1
+    assert image.get_attribute("href") != first
+    second = image.get_attribute("href")
+    one.tab.set_viewport_size({"width": 500, "height": 800})  # other ranges of the axes: another picture
+    one.tab.wait_for_function("() => document.querySelector('#fig-latent-curve .live-plot').clientWidth < 500")
+    assert image.get_attribute("href") != second
+
+
+def told(box):
+    """The numbers beside the figure, in words."""
+    return {one.get_attribute("data-readout"): one.inner_text() for one in box.locator(".live-value").all()}
+
+
+def test_the_numbers_of_the_point_are_told(visit):
+    place = small_place("latent-curve")
+    one = visit(place)
+    box = live(one, place)
+    log_evidence, mean, deviation = posterior_by_quadrature(np.array([0.6, 0.0]), 0.2)
+    given = scipy.stats.norm.logpdf([0.6, 0.0], curve(np.float64(0.5)), 0.2).sum()
+    expected = {
+        "density": f"{math.exp(log_evidence):.3f}", "log": f"{log_evidence:.3f} nats",
+        "moments": f"{mean:.3f} ± {deviation:.3f}", "modes": "0.06 and 1.00", "given": f"{given:.3f} nats",
+    }  # fmt: skip
+    assert told(box) == {name: text.replace("-", MINUS) for name, text in expected.items()}
+    box.get_by_role("button", name="x between two crests").click()
+    density = math.exp(posterior_by_quadrature(np.array([-0.5, 1.0]), 0.2)[0])
+    digits, power = f"{density:.1e}".split("e-")
+    assert power == "05"
+    assert told(box)["density"] == f"{digits} \N{MULTIPLICATION SIGN} 10⁻⁵"
+
+
+def drawn(box, selector):
+    """The corners of a path, in pixels."""
+    d = box.locator(selector).last.get_attribute("d")
+    return np.array([tuple(map(float, pair.split(","))) for pair in re.findall(r"[-\d.]+,[-\d.]+", d)])
+
+
+def place_of(box, label):
+    """Where a handle is, in pixels."""
+    text = box.get_by_role("slider", name=label, exact=True).get_attribute("transform")
+    return np.array([float(one) for one in re.findall(r"[-\d.]+", text)])
+
+
+def distance(point, path):
+    """From a point to a path with short steps."""
+    return np.linalg.norm(path - point, axis=1).min()
+
+
+def test_the_curve_is_the_decoder_s(visit):
+    """Seen from the handle of x = (0.6, 0), the handle of z lies in the direction of dec(z), and on the curve."""
+    place = small_place("latent-curve")
+    box = live(visit(place), place)
+    for z in (-2.0, -1.3, -0.24, 0.36, 1.04, 2.5):
+        box.locator("[data-parameter=latent]").fill(str(z))
+        x, made = place_of(box, "The point x"), place_of(box, "z on the curve")
+        unit = (made[0] - x[0]) / (z - 0.6)
+        assert made[1] == pytest.approx(x[1] - unit * math.sin(3 * z), abs=0.1)
+        assert distance(made, drawn(box, ".live-contour.live-tone-1")) < 2
+        assert place_of(box, "z on its line")[0] == pytest.approx(made[0], abs=0.1)
+        radii = [float(ring.get_attribute("r")) for ring in box.locator(".live-ring").all()]
+        assert radii == pytest.approx([0.2 * unit, 0.4 * unit], abs=0.1)
+
+
+def test_the_chapter_s_point_lies_between_two_branches(tab):
+    start = preset(tab, "latent-curve", "z at the highest mode")
+    assert (start["first"], start["second"], start["noise"]) == (0.6, 0.0, 0.2)
+    found = computed(tab, "latent-curve", [start])[0]
+    assert found["modes"] == pytest.approx([0.06, 1.0], abs=0.011)
+    assert start["latent"] == pytest.approx(1.0, abs=0.011)
+
+
+# --- elbo-gap: the bound and the gap by the book where q can be the posterior, else by quadrature -------------------
+
+DATUM = 1.25
+
+
+def bent_log_joint(z):
+    return scipy.stats.norm.logpdf(z) + scipy.stats.norm.logpdf(DATUM, z**2, 0.5)
+
+
+def bent_evidence():
+    edges = np.arange(-8, 8.1, 0.25)
+    pieces = [scipy.integrate.quad(lambda z: np.exp(bent_log_joint(z)), *pair) for pair in itertools.pairwise(edges)]
+    return math.log(sum(value for value, _ in pieces))
+
+
+def bent_elbo(mean, deviation):
+    """Gauss and Hermite's rule is exact here: log p(x, z) is a polynomial of degree 4 in z."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+    expectation = weights @ bent_log_joint(mean + deviation * nodes) / weights.sum()
+    return expectation + math.log(deviation) + 0.5 * math.log(2 * math.pi * math.e)
+
+
+def kl(*normals):
+    both = [torch.distributions.Normal(*torch.tensor(one, dtype=torch.float64)) for one in normals]
+    return torch.distributions.kl_divergence(*both).item()
+
+
+def straight(mean, deviation):
+    """ELBO, gap and log p(x) of the book's own linear Gaussian model."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    model = latent.ProbabilisticPCA.from_parameters(one, torch.zeros(1, dtype=torch.float64), 0.75**2)
+    x = torch.full((1, 1), DATUM, dtype=torch.float64)
+    q = latent.GaussianPosterior(torch.tensor([[mean]], dtype=torch.float64), deviation * one)
+    exact = model.posterior(x)
+    gap = kl((mean, deviation), (exact.mean.item(), exact.tril.item()))
+    return elbo.exact_elbo(model, x, q).item(), gap, model.log_likelihood(x).item()
+
+
+def test_the_bound_and_the_gap(tab):
+    points = random_points(tab, "elbo-gap")
+    log_evidence = bent_evidence()
+    for point, found in zip(points, computed(tab, "elbo-gap", points), strict=True):
+        q = (point["mean"], point["deviation"])
+        bent = (bent_elbo(*q), log_evidence - bent_elbo(*q), log_evidence)
+        expected = bent if point["decoder"] else straight(*q)
+        assert (found["elbo"], found["gap"], found["evidence"]) == pytest.approx(expected, abs=1e-8, rel=1e-9), point
+        assert found["elbo"] + found["gap"] == pytest.approx(found["evidence"], abs=1e-9)
+        assert found["gap"] > -1e-12
+        assert found["prior"] == pytest.approx(kl(q, (0.0, 1.0)), abs=1e-9)
+        assert found["reconstruction"] - found["prior"] == pytest.approx(found["elbo"], abs=1e-9)
+    assert {point["decoder"] for point in points} == {0, 1}
+
+
+ELBOS = [lambda mean, deviation: straight(mean, deviation)[0], bent_elbo]
+
+
+@pytest.mark.parametrize("decoder", [0, 1], ids=["straight", "bent"])
+def test_the_best_q_is_found_by_no_search_better(tab, decoder):
+    log_evidence = computed(tab, "elbo-gap", [{"decoder": decoder, "mean": 0, "deviation": 1}])[0]["evidence"]
+
+    def below(v):
+        return -ELBOS[decoder](v[0], math.exp(v[1]))
+
+    for mean in (-1.5, -0.3, 0.4, 1.5):
+        button = preset(tab, "elbo-gap", "Best q", decoder=decoder, mean=mean)
+        found = scipy.optimize.minimize(below, [button["mean"] + 0.05, math.log(button["deviation"])], method="BFGS")
+        assert [button["mean"], button["deviation"]] == pytest.approx([found.x[0], math.exp(found.x[1])], abs=1e-4)
+        assert decoder == 0 or button["mean"] * mean > 0, "the nearer of two that are as good"
+        other = scipy.optimize.minimize(below, [mean, -0.5], method="BFGS")
+        assert other.fun >= found.fun - 1e-9
+        least = computed(tab, "elbo-gap", [button])[0]["least"]
+        assert least == pytest.approx(log_evidence + found.fun, abs=1e-7)
+    assert (least < 1e-9) == (decoder == 0)
+
+
+@pytest.mark.parametrize("decoder", [0, 1], ids=["straight", "bent"])
+@pytest.mark.parametrize("mean", [-2.0, -0.9, 0.0, 0.6, 2.6])
+def test_the_best_width_for_a_mean(tab, decoder, mean):
+    button = preset(tab, "elbo-gap", "Best width for this mean", decoder=decoder, mean=mean)
+    search = {"bounds": (-4, 1), "options": {"xatol": 1e-9}}
+    found = scipy.optimize.minimize_scalar(lambda log: -ELBOS[decoder](mean, math.exp(log)), **search)
+    assert button["deviation"] == pytest.approx(math.exp(found.x), rel=1e-5)
+    assert button["mean"] == mean
+
+
+def test_the_sum_never_moves_and_the_gap_closes_only_where_it_can(visit):
+    place = small_place("elbo-gap")
+    one = visit(place)
+    box = live(one, place)
+    chosen = box.get_by_role("combobox", name="Decoder")
+
+    def said(name):
+        return number(box.locator(f"[data-readout={name}]").inner_text())
+
+    for choice, evidence, least in (("bent", -1.467, 0.753), ("straight", -1.642, 0)):
+        chosen.focus()
+        one.tab.keyboard.type(choice[0])  # as the keyboard chooses from a list
+        assert chosen.locator("option:checked").inner_text().startswith(choice)
+        for control in [*box.locator("input").all(), *box.locator(".live-handle").all()]:
+            for key in ("Home", "PageUp", "End", "ArrowLeft"):
+                control.press(key)
+                assert said("sum") == evidence
+                assert said("elbo") <= evidence
+                assert said("gap") >= least
+        box.get_by_role("button", name="Best q").click()
+        assert said("gap") == least
+        assert said("elbo") == pytest.approx(evidence - least, abs=0.0011)
+
+
+@pytest.mark.parametrize("decoder", ["straight", "bent"])
+def test_the_gap_is_drawn_between_the_bound_and_the_line(visit, decoder):
+    place = small_place("elbo-gap")
+    one = visit(place)
+    box = live(one, place)
+    box.get_by_role("combobox").select_option(label=next(
+        text for text in box.locator("option").all_inner_texts() if text.startswith(decoder)
+    ))  # fmt: skip
+    units = set()
+    for mean, deviation in ((0, 1), (0.5, 0.3), (-0.6, 0.7), (1, 0.5)):
+        box.locator("[data-parameter=mean]").fill(str(mean))
+        box.locator("[data-parameter=deviation]").fill(str(deviation))
+        knob = place_of(box, "Bound at the mean of q")
+        bound, line = drawn(box, ".live-line.live-tone-2"), drawn(box, ".live-line.live-tone-1")
+        best, gap = drawn(box, ".live-contour.live-tone-2"), drawn(box, ".live-line.live-tone-3")
+        assert line[0, 1] == line[1, 1]
+        assert gap.tolist() == [knob.tolist(), [knob[0], line[0, 1]]]
+        assert np.interp(knob[0], *bound.T) == pytest.approx(knob[1], abs=1)
+        assert (bound[:, 1] >= best[:, 1] - 0.02).all()  # pixels count from the top
+        assert (best[:, 1] >= line[0, 1] - 0.02).all()
+        fit, prior = (number(text) for text in told(box)["parts"].split(f" {MINUS} "))
+        assert fit - prior == pytest.approx(number(told(box)["elbo"]), abs=0.0021)
+        assert prior == pytest.approx(kl((mean, deviation), (0.0, 1.0)), abs=0.00051)
+        units.add(round((gap[0, 1] - gap[1, 1]) / number(box.locator("[data-readout=gap]").inner_text()), 0))
+    assert len(units) == 1, "one nat is not as long everywhere"
+
+
+# --- pca-projection: the mean squares by linear algebra, and by the book's PCA --------------------------------------
+
+
+def four_points(point):
+    a, b = np.array([point["first"], point["second"]]), np.array([11.0, 2.0])
+    return np.stack([a, b, -a, -b])
+
+
+def test_both_mean_squares_of_the_line(tab):
+    points = random_points(tab, "pca-projection")
+    for point, found in zip(points, computed(tab, "pca-projection", points), strict=True):
+        data = four_points(point)
+        cov = np.cov(data.T, bias=True)
+        first, turn = np.array([4, 3]) / 5, math.radians(point["angle"])
+        u = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) @ first
+        assert found["data"] == data.tolist()
+        np.testing.assert_allclose(found["projected"], data @ np.outer(u, u), atol=1e-9)
+        assert found["along"] == pytest.approx(u @ cov @ u, abs=1e-9)
+        assert found["away"] == pytest.approx(np.trace(cov) - u @ cov @ u, abs=1e-9)
+        assert found["total"] == pytest.approx(np.trace(cov))
+        assert found["along"] + found["away"] == pytest.approx(found["total"])
+        values, vectors = np.linalg.eigh(cov)
+        assert found["largest"] == pytest.approx(values[1])
+        assert not found["round"]
+        best = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]) - math.atan2(3, 4))
+        assert -90 < found["best"] <= 90
+        assert math.remainder(found["best"] - best, 180) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_best_line_is_that_of_the_book(tab):
+    for first, second in ((5.0, 10.0), (-8.0, 3.0), (0.5, -12.0)):
+        button = preset(tab, "pca-projection", "Best line", first=first, second=second)
+        found = computed(tab, "pca-projection", [button])[0]
+        data = torch.tensor(four_points(button))
+        best = pca.PCA(1).fit(data)
+        np.testing.assert_allclose(best.inverse_transform(best.transform(data)), found["projected"], atol=1e-9)
+        assert 2 * best.reconstruction_error(data).item() == pytest.approx(found["away"])
+        assert found["along"] == pytest.approx(found["largest"])
+        worst = preset(tab, "pca-projection", "Worst line", first=first, second=second)
+        assert -90 <= worst["angle"] <= 90
+        assert computed(tab, "pca-projection", [worst])[0]["away"] == pytest.approx(found["along"])
+
+
+def test_the_clouds_of_the_chapter_and_of_the_buttons(tab):
+    start = preset(tab, "pca-projection", "Best line")
+    found = computed(tab, "pca-projection", [start])[0]
+    assert start["angle"] == pytest.approx(0, abs=1e-9)
+    assert found["data"] == [[5, 10], [11, 2], [-5, -10], [-11, -2]]
+    assert (found["along"], found["away"]) == pytest.approx((100, 25))
+    square = preset(tab, "pca-projection", "A square")
+    turned = computed(tab, "pca-projection", [{**square, "angle": angle} for angle in (-90, -13, 0, 50)])
+    assert [one["along"] for one in turned] == pytest.approx([62.5] * 4)
+    assert all(one["round"] for one in turned)
+
+
+def test_the_sum_is_the_same_at_every_angle_and_the_line_follows_its_end(visit):
+    place = small_place("pca-projection")
+    one = visit(place)
+    box = live(one, place)
+    total = box.locator("[data-readout=sum]")
+    assert told(box) == {
+        "along": "69.01 (largest: 100.00)", "away": "55.99 (least: 25.00)", "sum": "125.00", "best": "0.0°"
+    }  # fmt: skip
+    # The middle of the plane, seen from two points that are mirror images.
+    points = box.locator("circle.live-point.live-tone-3")
+    corners = [[float(points.nth(i).get_attribute(name)) for name in ("cx", "cy")] for i in (0, 2)]
+    middle_of_plane = np.mean(corners, axis=0)
+    for angle in (-90, -40, 0, 17, 90):
+        box.locator("[data-parameter=angle]").fill(str(angle))
+        assert total.inner_text() == "125.00"
+        end = place_of(box, "End of the line") - middle_of_plane
+        assert math.degrees(math.atan2(end[1], -end[0])) == pytest.approx(
+            math.degrees(math.atan2(3, 4)) + angle, abs=0.1
+        )
+    # Turned by the mouse through the full range: the end of the line stays under it.
+    svg = box.locator(".live-plot").bounding_box()
+    corner = np.array([svg["x"], svg["y"]])
+    one.tab.mouse.move(*(corner + place_of(box, "End of the line")))
+    one.tab.mouse.down()
+    for angle in (60, 89, 150, 89, 20, -20, -60, -89, -150):
+        turn = math.atan2(3, 4) + math.radians(angle)
+        one.tab.mouse.move(*(corner + middle_of_plane + 90 * np.array([-math.cos(turn), math.sin(turn)])))
+        assert number(box.locator("output").first.inner_text()) == pytest.approx(min(90, max(-90, angle)), abs=6)
+    one.tab.mouse.up()
+    box.get_by_role("slider", name="A point, and its mirror image").press("ArrowRight")
+    assert total.inner_text() != "125.00"
 
 
 # --- what a reader does --------------------------------------------------------------------------------------------
@@ -420,6 +824,8 @@ def test_every_button_acts_and_reset_leads_back(visit, place):
 def follows_the_mouse(one, place):
     box = live(one, place)
     for handle in box.locator(".live-handle").all():
+        box.get_by_role("button", name="Reset").click()  # nowhere near the ends of the ranges
+        handle.evaluate("handle => handle.scrollIntoView({block: 'center'})")
         knob = handle.locator(".live-knob")
         x, y = middle(knob)
         before = state(box)
@@ -504,7 +910,7 @@ def test_every_control_has_a_name(visit, place):
     tree = one.tab.locator(f"figure#{place.figure}").aria_snapshot()
     assert re.match(r"- '?figure \"\w", tree)
     assert re.search(r"^ +- '?group \"\w", tree, re.M)
-    controls = re.findall(r"^ *- '?(slider|button)(.*)", tree, re.M)
+    controls = re.findall(r"^ *- '?(slider|button|combobox)(.*)", tree, re.M)
     assert len(controls) >= 2
     assert [rest for _, rest in controls if not re.match(r" \"[^\"]+\"", rest)] == []
     for handle in one.tab.locator(f"figure#{place.figure} [role=slider]").all():
@@ -537,7 +943,7 @@ def test_changes_are_told_in_one_sentence_and_not_at_once(visit, place):
 # Every way of setting all sliders to an end, the buttons, and back; what stands where afterwards.
 EXTREMES = """box => {
     window.setTimeout = act => (act(), 0);  // the sentence at once
-    const inputs = [...box.querySelectorAll('input')], buttons = [...box.querySelectorAll('button')], seen = [];
+    const inputs = [...box.querySelectorAll('input, select')], buttons = [...box.querySelectorAll('button')], seen = [];
     const shot = () => seen.push({
         wide: document.scrollingElement.scrollWidth, text: box.outerHTML,
         places: JSON.stringify([...box.querySelectorAll('.live-plot, input, button, .live-value, .live-summary')]
@@ -545,8 +951,9 @@ EXTREMES = """box => {
         height: box.offsetHeight});
     for (let way = 0; way < 2 ** inputs.length; way++) {
         inputs.forEach((input, i) => {
-            input.value = way >> i & 1 ? input.max : input.min;
-            input.dispatchEvent(new Event('input'));
+            const ends = input.options ? [0, input.options.length - 1] : [input.min, input.max];
+            input.value = ends[way >> i & 1];
+            input.dispatchEvent(new Event(input.options ? 'change' : 'input'));
         });
         shot();
     }
@@ -722,6 +1129,7 @@ def test_numbers_are_written_as_in_the_book(tab):
     for text, (value, decimals) in written.items():
         expected = text.replace("-", MINUS).replace("times", "\N{MULTIPLICATION SIGN}")
         assert tab.evaluate(f"() => CourseFigure.format({value}, {decimals})") == expected
+    assert tab.evaluate("() => CourseFigure.scientific(9.96e-5)") == "1.0 \N{MULTIPLICATION SIGN} 10⁻⁴"
 
 
 def test_a_broken_figure_leaves_the_static_picture(visit):

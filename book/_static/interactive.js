@@ -2,7 +2,9 @@
 
    A figure's own script in interactive/ calls CourseFigure.register({
      name, title                       the name that the page gives to {interactive}; what the figure shows
+     height(width)                     in pixels, if not the usual one
      parameters: [{name, label, min, max, step, value, decimals, unit, slider}]   slider: false if only a handle moves it
+                                       choices: [text, …] with min 0, step 1: a list to choose from instead of a slider
      presets: [{label, values(params)}]               buttons; `values` returns the parameters to set
      legend: [{tone, mark, text}]                     mark: "line", "area", "point" or "contour"
      readouts: [{name, label, text(params, result), bar(params, result)}]   bar, if any: a share between 0 and 1
@@ -26,13 +28,16 @@
 
   const linspace = (low, high, n) => Array.from({ length: n }, (_, i) => low + ((high - low) * i) / (n - 1));
 
+  function scientific(value) {
+    const [digits, power] = value.toExponential(1).split("e");
+    const raised = [...power.replace("+", "")].map((sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign]));
+    return `${digits.replace("-", "−")} × 10${raised.join("")}`;
+  }
+
   /** A number with fixed decimals and a true minus sign; large ones as a power of ten. */
   function format(value, decimals = 2) {
     if (!Number.isFinite(value)) return "too large";
-    if (Math.abs(value) >= 1e5) {
-      const [digits, power] = value.toExponential(1).split("e+");
-      return `${digits.replace("-", "−")} × 10${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
-    }
+    if (Math.abs(value) >= 1e5) return scientific(value);
     const text = value.toFixed(decimals);
     return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
   }
@@ -120,8 +125,9 @@
     add(tag, tone, kind, attributes) {
       this.inside.append(svg(tag, { class: `live-${kind} live-tone-${tone}`, ...attributes }));
     }
-    curve(xs, ys, tone) {
-      this.add("path", tone, "line", { d: this.path(xs, ys) });
+    /** kind: "line", or "contour" for a thin grey one. */
+    curve(xs, ys, tone, kind = "line") {
+      this.add("path", tone, kind, { d: this.path(xs, ys) });
     }
     /** Filled between the curve and the height `base`. */
     area(xs, ys, tone, base = 0) {
@@ -133,6 +139,11 @@
         if (!Number.isFinite(x) || !Number.isFinite(ys[i])) return;
         this.add("circle", tone, "point", { cx: this.px(x), cy: this.py(ys[i]), r: radius });
       });
+    }
+    /** A thin circle round (x, y): where one unit is as long on both axes. */
+    circle(x, y, radius, tone) {
+      const r = this.px(x + radius) - this.px(x);
+      this.add("circle", tone, "ring", { cx: this.px(x), cy: this.py(y), r: +r.toFixed(2) });
     }
     label(x, y, text, anchor = "middle", dx = 0, dy = 0) {
       this.view.text(this.px(x) + dx, this.py(y) + dy, text, anchor, "live-label");
@@ -166,22 +177,36 @@
         if (d) this.add("path", tone, "contour", { d });
       }
     }
-    /** The darker the tone, the larger f. The grid is a mask, so that the colour follows the theme. */
-    heat(f, tone, columns = 60, rows = 40) {
-      const { values } = this.grid(f, columns, rows);
-      const all = values.flat().filter(Number.isFinite);
+    /** The stronger the tone, the larger f; one for each tone. The grid is a mask, so that the colour follows the theme.
+        key: all that f depends on; while it stays the same nothing is computed again. */
+    heat(f, tone, columns = 60, rows = 40, key = null) {
+      const { heats, svg: root } = this.view;
+      if (!heats.has(tone)) { // kept, or the picture would be loaded anew at each change, and flicker
+        const image = svg("image", { preserveAspectRatio: "none" });
+        const mask = svg("mask", { id: `live-mask-${++count}`, maskUnits: "userSpaceOnUse" }, image);
+        root.append(mask);
+        heats.set(tone, { image, mask });
+      }
+      const kept = heats.get(tone);
+      const whole = [key, columns, rows, ...this.x, ...this.y].join();
+      if (key === null || kept.whole !== whole) kept.image.setAttribute("href", this.sheet(f, columns, rows));
+      kept.whole = whole;
+      for (const node of [kept.image, kept.mask]) make(node, this.frame, []);
+      this.add("rect", tone, "heat", { mask: `url(#${kept.mask.id})`, ...this.frame });
+    }
+    /** f on a grid as a picture: black where it is lowest, white where it is highest. */
+    sheet(f, columns, rows) {
+      const values = this.grid(f, columns, rows).values.flat();
+      const all = values.filter(Number.isFinite);
       const [low, high] = [Math.min(...all), Math.max(...all)];
       const sheet = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
       const pixels = new ImageData(columns, rows);
-      values.flat().forEach((value, i) => {
+      values.forEach((value, i) => {
         const grey = Number.isFinite(value) && high > low ? rescale(value, [low, high], [0, 255]) : 0;
         pixels.data.set([grey, grey, grey, 255], 4 * i);
       });
       sheet.getContext("2d").putImageData(pixels, 0, 0);
-      const id = `live-mask-${++count}`;
-      const image = svg("image", { href: sheet.toDataURL(), preserveAspectRatio: "none", ...this.frame });
-      this.inside.append(svg("mask", { id, maskUnits: "userSpaceOnUse", ...this.frame }, image));
-      this.add("rect", tone, "heat", { mask: `url(#${id})`, ...this.frame });
+      return sheet.toDataURL();
     }
 
     /** A point to drag. horizontal, vertical: the parameters it moves; drag(x, y): what they become, if not x and y. */
@@ -199,18 +224,23 @@
       this.canvas = svg("g", { "aria-hidden": "true" });
       this.knobs = svg("g");
       this.known = new Map();
+      this.heats = new Map();
       const name = { role: "group", "aria-label": `${title}: plot` };
       this.svg = svg("svg", { class: "live-plot", ...name }, this.canvas, this.knobs);
     }
     begin(width) {
       this.width = width;
-      this.height = Math.round(clamp(width * 0.58, 250, 380));
       this.narrow = width < 480;
+      this.height = Math.round(this.live.figure.height?.(width) ?? clamp(width * 0.58, 250, 380));
       make(this.svg, { width, height: this.height, viewBox: `0 0 ${width} ${this.height}` }, []);
       this.canvas.replaceChildren();
     }
     axes(options) {
       return new Plot(this, options);
+    }
+    /** The view in two boxes for axes, the first with this share: side by side, or one above the other. */
+    boxes(share = 0.5, stacked = this.narrow) {
+      return stacked ? [[0, 0, 1, share], [0, share, 1, 1]] : [[0, 0, share, 1], [share, 0, 1, 1]];
     }
     text(x, y, words, anchor, kind = "live-note") {
       this.canvas.append(svg("text", { x, y, "text-anchor": anchor, class: kind }, words));
@@ -304,8 +334,8 @@
       this.sentence.textContent = this.figure.summary(this.params, this.result);
     }
     /** The value of a parameter in words. */
-    say({ name, decimals = 2, unit = "" }) {
-      return `${format(this.params[name], decimals)}${unit && ` ${unit}`}`;
+    say({ name, decimals = 2, unit = "", choices }) {
+      return choices ? choices[this.params[name]] : `${format(this.params[name], decimals)}${unit && ` ${unit}`}`;
     }
 
     /** Change parameters and draw; `snap` to the steps of the sliders, as they do. */
@@ -328,6 +358,7 @@
       this.figure.draw(this.view, this.params, this.result);
       for (const [name, { input, output }] of this.controls) {
         input.value = this.params[name];
+        if (!output) continue; // a list says itself what is chosen
         output.textContent = this.say(this.parameter(name));
         input.setAttribute("aria-valuetext", output.textContent);
       }
@@ -355,8 +386,15 @@
     }
     sliders() {
       const shown = this.figure.parameters.filter((one) => one.slider !== false);
-      return html("div", { class: "live-sliders" }, ...shown.map(({ name, label, min, max, step }) => {
+      return html("div", { class: "live-sliders" }, ...shown.map(({ name, label, min, max, step, choices }) => {
         const id = `${this.home.id}-${name}`;
+        if (choices) {
+          const options = choices.map((text, value) => html("option", { value }, text));
+          const input = html("select", { id, "data-parameter": name }, ...options);
+          input.addEventListener("change", () => this.set({ [name]: Number(input.value) }));
+          this.controls.set(name, { input });
+          return html("div", {}, html("label", { for: id }, label), input);
+        }
         const input = html("input", { type: "range", id, min, max, step, "data-parameter": name });
         const output = html("output", { for: id, "aria-live": "off" }); // the slider itself says its value
         input.addEventListener("input", () => this.set({ [name]: input.valueAsNumber }));
@@ -393,5 +431,5 @@
   }
 
   window.courseFigures = {};
-  window.CourseFigure = { register, format, linspace, clamp };
+  window.CourseFigure = { register, format, scientific, linspace, clamp };
 })();
