@@ -24,7 +24,7 @@ INVERSE = r"\\?[A-Za-z]+(?:_\w|_\{\w+\})?\^\{-1\}"
 # What is rewritten, in this order, before SymPy reads the formula.
 AT_DIMENSION_ONE = [
     (r"\\(?:begin|end)\{aligned\}|\{\}&|&|\\\\(?=\s)", ""),  # where the lines of a long formula break
-    (r"\\left|\\right|\\,|\\;", ""),
+    (r"\\left|\\right|\\Big[lr]|\\,|\\;", ""),
     (r"(_\{\w+),(\w+\})", r"\1\2"),  # two indices make one name
     (r"\\operatorname\{tr\}\(", "("),
     (r"\^\{-\\top\}", "^{-1}"),

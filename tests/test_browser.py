@@ -169,10 +169,104 @@ UNFOLD = """() => {
 }"""
 
 
+# Contrast as WCAG 2 defines it, of each kind of text with the nearest ground that is painted.
+CONTRAST = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const known = {};  // a page has thousands of spans and a dozen colours
+    const painted = colour => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
+    };
+    const rgba = colour => known[colour] ??= painted(colour);
+    const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3])).concat([1]);
+    const grounds = new Map([[null, [255, 255, 255, 1]]]);
+    const ground = tag => {
+        if (!grounds.has(tag))
+            grounds.set(tag, over(rgba(getComputedStyle(tag).backgroundColor), ground(tag.parentElement)));
+        return grounds.get(tag);
+    };
+    const light = colour => colour.slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const poor = {};
+    const kinds = 'h1, h2, h3, p, li, td, th, figcaption p, .caption-text, .admonition-title, pre, pre span, code,'
+        + 'mjx-container, .bd-sidebar-primary a, .bd-sidebar-secondary a, footer p, summary, dt';
+    for (const tag of document.querySelectorAll(kinds)) {
+        if (!tag.offsetParent || !tag.textContent.trim()) continue;
+        const below = ground(tag), text = over(rgba(getComputedStyle(tag).color), below);
+        const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
+        const ratio = (high + 0.05) / (low + 0.05);
+        if (ratio < 4.5)
+            poor[tag.tagName + '.' + tag.className + ' ' + tag.textContent.trim().slice(0, 30)] = ratio.toFixed(2);
+    }
+    return poor;
+}"""
+
+
+def can_be_read_in_both_schemes(tab):
+    """The theme switch works, and in both schemes text and figures stand out from their ground."""
+
+    def state():
+        return tab.evaluate(
+            "() => [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]"
+        )
+
+    seen = {tuple(state())}
+    button = tab.locator("button.theme-switch-button:visible")
+    for _ in range(3):  # light, dark, as the system says
+        button.click()
+        tab.mouse.move(600, 700)
+        seen.add(tuple(state()))
+    assert {theme for theme, _ in seen} == {"light", "dark"}
+    assert len({ground for _, ground in seen}) == 2, f"the ground stays as it is: {seen}"
+    for theme in ("light", "dark"):
+        while state()[0] != theme:
+            button.click()
+        assert tab.evaluate(CONTRAST) == {}, f"text hard to read in the {theme} scheme"
+        plates = tab.evaluate(
+            "() => [...document.querySelectorAll('article img')].map(i => getComputedStyle(i).backgroundColor)"
+        )
+        assert theme == "light" or set(plates) <= {"rgb(255, 255, 255)"}, "a figure without its white plate"
+
+
+# Displayed formulas whose last sign lies under their number, or beyond the column: a reader would have to scroll.
+CUT_OFF = """() => [...document.querySelectorAll('div.math[id]')].filter(display => {
+    const ends = [...display.querySelectorAll('mjx-math *')].map(sign => sign.getBoundingClientRect().right);
+    const number = display.querySelector('.eqno');
+    const edge = number ? number.getBoundingClientRect().left : display.getBoundingClientRect().right;
+    return Math.max(...ends) > edge;
+}).map(display => display.id)"""
+
+
+def shows_its_formulas_and_is_light(visit, page):
+    """A chapter that was just opened, and in which nobody has scrolled."""
+    source = (site_pages.ROOT / page).with_suffix(".md").read_text(encoding="utf-8")
+    labels = set(re.findall(r"^\$\$ \(([\w-]+)\)", source, re.M))
+    shown = visit.tab.evaluate(
+        "() => [...document.querySelectorAll('div.math[id] mjx-container')].map(m => m.closest('div.math').id)"
+    )
+    assert labels <= {name.removeprefix("equation-") for name in shown}
+    assert len(labels) > 0
+    height = visit.tab.evaluate(
+        "() => Math.min(...[...document.querySelectorAll('mjx-container')].map(m => m.offsetHeight))"
+    )
+    assert height > 5, "a formula without height"
+    assert visit.tab.evaluate(CUT_OFF) == [], "formulas wider than the column: break their lines"
+    scrolled = "pre => pre.scrollWidth > pre.clientWidth + 1"
+    assert visit.tab.evaluate(f"() => [...document.querySelectorAll('.cell_input pre')].filter({scrolled}).length") == 0
+    assert visit.tab.locator("article figure img").count() > 0
+    # All that a first visit loads before its figures, MathJax and fonts too, as a web server sends it.
+    assert visit.bytes <= site_pages.MEGABYTE, f"{visit.bytes / 1000:.0f} kB"
+
+
 @pytest.mark.parametrize("page", shown_pages())
 def test_a_page_opens_without_complaint(chromium, address, page):
     with Visit(chromium, address, page) as visit:
         tab = visit.tab
+        if site_pages.is_chapter(page):
+            shows_its_formulas_and_is_light(visit, page)
+        if site_pages.is_chapter(page) or page == "book/index.html":
+            can_be_read_in_both_schemes(tab)
         tab.evaluate("() => scrollTo(0, document.body.scrollHeight)")
         images = tab.evaluate(
             "() => Promise.all([...document.images].map(i => i.decode().then(() => '', () => i.currentSrc || i.src)))"
@@ -201,25 +295,6 @@ def test_a_page_opens_without_complaint(chromium, address, page):
         text = tab.evaluate("() => document.querySelector('main').innerText")
         assert not re.search(r"\$\$|\\\(|\\\[|\\begin\{", text), "mathematics left as text"
         assert visit.complaints == []
-
-
-@pytest.mark.parametrize("page", chapters())
-def test_a_chapter_shows_its_formulas_and_is_light(chromium, address, page):
-    with Visit(chromium, address, page) as visit:
-        source = (site_pages.ROOT / page).with_suffix(".md").read_text(encoding="utf-8")
-        labels = set(re.findall(r"^\$\$ \(([\w-]+)\)", source, re.M))
-        shown = visit.tab.evaluate(
-            "() => [...document.querySelectorAll('div.math[id] mjx-container')].map(m => m.closest('div.math').id)"
-        )
-        assert labels <= {name.removeprefix("equation-") for name in shown}
-        assert len(labels) > 0
-        height = visit.tab.evaluate(
-            "() => Math.min(...[...document.querySelectorAll('mjx-container')].map(m => m.offsetHeight))"
-        )
-        assert height > 5, "a formula without height"
-        assert visit.tab.locator("article figure img").count() > 0
-        # All that a first visit loads before its figures, MathJax and fonts too, as a web server sends it.
-        assert visit.bytes <= site_pages.MEGABYTE, f"{visit.bytes / 1000:.0f} kB"
 
 
 def test_nothing_scrolls_sideways_on_a_telephone(chromium, address):
@@ -252,66 +327,6 @@ def test_the_search_finds_the_trace(chromium, address):
         tab.wait_for_function("() => /found/i.test(document.querySelector('#search-results').innerText)")
         found = results.evaluate_all("links => links.map(link => link.getAttribute('href'))")
         assert any("02-gaussian-kl.html" in link for link in found), found
-        assert visit.complaints == []
-
-
-# Contrast as WCAG 2 defines it, of each kind of text with the nearest ground that is painted.
-CONTRAST = """() => {
-    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-    const rgba = colour => {
-        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
-    };
-    const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3])).concat([1]);
-    const ground = tag => {
-        const layers = [];
-        for (let box = tag; box; box = box.parentElement) layers.push(rgba(getComputedStyle(box).backgroundColor));
-        return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 1]);
-    };
-    const light = colour => colour.slice(0, 3).map(v => v / 255)
-        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const poor = {};
-    const kinds = 'h1, h2, h3, p, li, td, th, figcaption p, .caption-text, .admonition-title, pre, pre span, code,'
-        + 'mjx-container, .bd-sidebar-primary a, .bd-sidebar-secondary a, footer p, summary, dt';
-    for (const tag of document.querySelectorAll(kinds)) {
-        if (!tag.offsetParent || !tag.textContent.trim()) continue;
-        const below = ground(tag), text = over(rgba(getComputedStyle(tag).color), below);
-        const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
-        const ratio = (high + 0.05) / (low + 0.05);
-        if (ratio < 4.5)
-            poor[tag.tagName + '.' + tag.className + ' ' + tag.textContent.trim().slice(0, 30)] = ratio.toFixed(2);
-    }
-    return poor;
-}"""
-
-
-@pytest.mark.parametrize("page", ["book/index.html", *chapters()])
-def test_the_theme_switch_works_and_both_schemes_can_be_read(chromium, address, page):
-    with Visit(chromium, address, page) as visit:
-        tab = visit.tab
-
-        def state():
-            return tab.evaluate(
-                "() => [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]"
-            )
-
-        seen = {tuple(state())}
-        button = tab.locator("button.theme-switch-button:visible")
-        for _ in range(3):  # light, dark, as the system says
-            button.click()
-            tab.mouse.move(600, 700)
-            seen.add(tuple(state()))
-        assert {theme for theme, _ in seen} == {"light", "dark"}
-        assert len({ground for _, ground in seen}) == 2, f"the ground stays as it is: {seen}"
-        for theme in ("light", "dark"):
-            while state()[0] != theme:
-                button.click()
-            assert tab.evaluate(CONTRAST) == {}, f"text hard to read in the {theme} scheme"
-            plates = tab.evaluate(
-                "() => [...document.querySelectorAll('article img')].map(i => getComputedStyle(i).backgroundColor)"
-            )
-            assert theme == "light" or set(plates) <= {"rgb(255, 255, 255)"}, "a figure without its white plate"
         assert visit.complaints == []
 
 

@@ -66,8 +66,8 @@ def of_course_lib(net, activation="tanh", output="sigmoid"):
 @two
 @pytest.mark.equation(
     "eq-bp-neuron",
-    r"\frac{\partial R}{\partial w} = -2 (y - g(w x + b)) \, g'(w x + b) \, x , \qquad \frac{\partial "
-    r"R}{\partial b} = -2 (y - g(w x + b)) \, g'(w x + b) .",
+    r"\begin{aligned} \frac{\partial R}{\partial w} &= -2 (y - g(w x + b)) \, g'(w x + b) \, x , \quad \\ "
+    r"\frac{\partial R}{\partial b} &= -2 (y - g(w x + b)) \, g'(w x + b) . \end{aligned}",
 )
 def test_one_neuron(seed):
     names = neuron(seed)
@@ -81,8 +81,8 @@ def test_one_neuron(seed):
 
 @pytest.mark.equation(
     "eq-bp-neuron",
-    r"\frac{\partial R}{\partial w} = -2 (y - g(w x + b)) \, g'(w x + b) \, x , \qquad \frac{\partial "
-    r"R}{\partial b} = -2 (y - g(w x + b)) \, g'(w x + b) .",
+    r"\begin{aligned} \frac{\partial R}{\partial w} &= -2 (y - g(w x + b)) \, g'(w x + b) \, x , \quad \\ "
+    r"\frac{\partial R}{\partial b} &= -2 (y - g(w x + b)) \, g'(w x + b) . \end{aligned}",
 )
 def test_one_neuron_with_the_known_answer():
     """At w x + b = 0 the sigmoid is 1/2 and its derivative 1/4."""
