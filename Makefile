@@ -56,6 +56,8 @@ lint: $(INSTALLED)  ## Check the style, and mend what can be mended
 bench: $(INSTALLED)  ## Time course_lib beside its peers; ratios into _build/benchmarks
 	$(PY) -m benchmarks.gaussian_kl
 	$(PY) -m benchmarks.backprop
+	$(PY) -m benchmarks.pca
+	$(PY) -m benchmarks.pca
 	@echo "Made the figures: $(CURDIR)/_build/benchmarks/*.json"
 
 serve: book  ## Build the book and serve it at http://127.0.0.1:8000 (PORT=...)

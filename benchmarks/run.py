@@ -19,6 +19,7 @@ from course_lib import __version__
 FOLDER = Path(__file__).parents[1] / "_build" / "benchmarks"
 
 TURN = 1e-3  # seconds
+PEERS = {"of_torch": "torch", "of_sklearn": "scikit-learn"}  # whose error stands beside ours
 
 
 def time_ratios(contenders, seconds):
@@ -40,7 +41,8 @@ def show(row):
     number = "{:.2f} [{:.2f} {:.2f}]" if row["unit"] else "{:.1e} [{:.1e} {:.1e}]"
     goal = "" if row["goal"] is None else f"{'>=' if row['unit'] else '<='} {row['goal']:g}"
     verdict = {None: "", True: "met", False: "NOT MET"}[row["met"]]
-    peer = f"torch {row['of_torch']:.1e}" if "of_torch" in row else f"{row['microseconds']:.0f} us"
+    errors = [f"{peer} {row[key]:.1e}" for key, peer in PEERS.items() if key in row]
+    peer = errors[0] if errors else f"{row['microseconds']:.0f} us"
     print(
         f"{row['what']:<82} {number.format(row['value'], low, high):<28} {goal:<10} {verdict:<8} {peer}",
         flush=True,
