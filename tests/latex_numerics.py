@@ -90,9 +90,7 @@ def integrated(function, names, letter, index=None, between=None):
 def probabilities(density, names, letter, index=None):
     """The values that a law takes, and their probabilities, or their densities times weights. They must sum to one."""
     points, weights = nodes(names, letter, index)
-    chances = [
-        w * scalar(density(with_value(names, letter, z, index))) for z, w in zip(points, weights, strict=True)
-    ]
+    chances = [w * scalar(density(with_value(names, letter, z, index))) for z, w in zip(points, weights, strict=True)]
     if abs(sum(chances) - 1) > PROBABILITY:
         raise ValueError(f"a law of {letter} sums up to {sum(chances)}; are its nodes wide and dense enough?")
     return [(z, chance) for z, chance in zip(points, chances, strict=True) if chance > NEVER]

@@ -25,10 +25,10 @@ GREEK = set(re.findall(r"\w+", """
 """))  # fmt: skip
 # What only says how symbols stand together, and signs that every reader knows.
 PLAIN = set(re.findall(r"\w+", """
-    frac sqrt sum prod int partial nabla log exp sin cos tanh max min lim sup inf left right big Big bigl bigr
+    frac sqrt sum prod int partial nabla log exp sin cos tanh max min lim sup inf left right big Big bigl bigr Bigl Bigr
     cdot cdots dots ldots times odot circ cap cup setminus emptyset subset in notin mid sim approx propto infty pm
     le ge leq geq neq ne to mapsto displaystyle underbrace overbrace prime star forall binom implies iff blacksquare
-    quad qquad
+    quad qquad det binom
 """))  # fmt: skip
 LAST = {"D", "K", "N"}  # where an index ends
 ACCENTS = ("hat", "bar", "tilde")
@@ -81,7 +81,8 @@ def slots(subscript: str) -> str:
 def symbols(latex: str) -> list[tuple[str, ...]]:
     """The symbols of a formula. Each is a tuple of names, the one with its subscript first, the letter alone last."""
     latex = re.sub(r"\\(?:text|begin|end|tag|label)\s*\{[^{}]*\}", " ", latex)
-    latex = re.sub(r"\\\\|\\[,;:! ]\s*d(?=[xyz]\b)|\\[^A-Za-z]", lambda m: r" \| " if m[0] == r"\|" else " ", latex)
+    latex = re.sub(r"\\[,;:! ]\s*d(?=[xyz]\b|\\[a-z])", " ", latex)  # what is integrated over
+    latex = re.sub(r"\\\\|\\[^A-Za-z]", lambda m: r" \| " if m[0] == r"\|" else " ", latex)
     latex = re.sub(r"(\\\|\s*_)[F12]", " ", latex)  # the kind of a norm
     latex = re.sub(r"(?<![A-Za-z\\])e(?=\s*\^)", " ", latex)  # the number e
     found = []
@@ -249,11 +250,13 @@ def test_what_a_heading_says():
         (r"W^{(D)\T} N_B", [(r"W^{(\ell)}",), ("D",), (r"\T",), ("N_{B}", "N"), ("B",)]),
         (r"\hat R_B(\theta_{t+1})", [(r"\hat{R}_{B}", r"\hat{R}"), ("B",), (r"\theta_{.}", r"\theta"), ("t",)]),
         (r"\E_{x \sim p}[e^{-x}] \, dx", [(r"\E",), ("x",), ("p",), ("x",), ("x",)]),
+        (r"\int_{\R} p(x) \, d\mu", [(r"\R",), ("p",), ("x",), (r"\mu",)]),
         (r"\left\| A \right\|_F^2 \text{ if } g_\ell'(0)", [("A",), (r"g_{.}", "g"), (r"\ell",)]),
     ],
 )
 def test_the_symbols_of_a_formula(latex, expected):
     assert symbols(latex) == expected
+
 
 EMPTY = "| | | | |\n"
 PAGE = f"""# Notation

@@ -7,21 +7,19 @@ Whether a fault is seen depends on the tree and on what is installed, and on not
 since a fault was last seen, it is not planted again (but always in CI).
 """
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import pytest
+from forking import run_pytest
 from site_pages import html  # noqa: F401  (a fixture)
+from support import ROOT, digest, files_of_the_tree, installed, skip_if_passed_before
 
-ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "book/02-gaussian-kl.md"
 NOTEBOOK = "book/02-gaussian-kl.ipynb"
 MODULE = "course_lib/gaussians.py"
@@ -33,6 +31,12 @@ EQUATIONS_4 = "tests/equations/test_04_networks_and_sgd.py"
 CHAPTER_5, BACKPROP = "book/05-backpropagation.md", "course_lib/backprop.py"
 EQUATIONS_5 = "tests/equations/test_05_backpropagation.py"
 RECURRENCE = f"{EQUATIONS_5}::test_recurrence[depth3]"
+CHAPTER_6, AUTOENCODERS = "book/06-pca-versus-autoencoders.md", "course_lib/autoencoders.py"
+EQUATIONS_6 = "tests/equations/test_06_pca_versus_autoencoders.py"
+CHAPTER_7 = "book/07-latent-variable-models.md"
+EQUATIONS_7 = "tests/equations/test_07_latent_variable_models.py"
+CHAPTER_8, ELBO = "book/08-the-evidence-lower-bound.md", "course_lib/elbo.py"
+EQUATIONS_8 = "tests/equations/test_08_the_evidence_lower_bound.py"
 
 LEDGER = "tests/test_ledger.py::test_the_book_balances"
 FORMULA = f"{EQUATIONS}::test_gaussian_kl"
@@ -263,36 +267,213 @@ FAULTS = {
         "tests/test_backprop.py::test_contributions_are_added",
         "== 6.0",
     ),
+    # chapter 6
+    "the identity of the wrong size in the constraint of PCA": Fault(
+        CHAPTER_6,
+        r"(?<=\$\$\n)U\^\\T U = I_m",
+        r"U^\\T U = I_d",
+        f"{EQUATIONS_6}::test_two_problems_are_one[0]",
+        "def-pca-orthonormal",
+    ),
+    "an encoder without the inverse in the minimisers": Fault(
+        CHAPTER_6,
+        r"W_e = C\^\{-1\} U_m\^\\T \.\n",
+        r"W_e = C U_m^\\T .\n",
+        f"{EQUATIONS_6}::test_minimisers[0]",
+        "eq-ae-minimisers",
+    ),
+    "a saddle that leads up where it should lead down": Fault(
+        CHAPTER_6,
+        r"\\phi\(0\) - \(\\lambda_k - \\lambda_j\)",
+        r"\\phi(0) + (\\lambda_k - \\lambda_j)",
+        f"{EQUATIONS_6}::test_a_way_down[0]",
+        "eq-ae-escape",
+    ),
+    "singular values of weight decay printed without their root": Fault(
+        CHAPTER_6,
+        r"\\sqrt\{1 - \\kappa / \\lambda_j\}",
+        r"(1 - \\kappa / \\lambda_j)",
+        f"{EQUATIONS_6}::test_minimisers_with_weight_decay[0]",
+        "eq-ae-decay-minimisers",
+    ),
+    "a stack pretrained on the data, and not on what the levels below have made": Fault(
+        AUTOENCODERS,
+        r"h = level\.encode\(h\)",
+        "h = level.encode(x)",
+        "tests/test_autoencoders.py::test_pretraining_equals_separate_autoencoders[sizes1-identity]",
+        NUMBERS_DIFFER,
+    ),
+    "a level of a stack without its activation": Fault(
+        AUTOENCODERS,
+        r"self\.g_e\.function\((_affine\(x, self\.W_e, self\.b_e\))\)",
+        r"\1",
+        f"{EQUATIONS_6}::test_levels_of_course_lib",
+        NUMBERS_DIFFER,
+    ),
+    "noise in the target of the denoising autoencoder": Fault(
+        AUTOENCODERS,
+        r"empirical_risk\(squared_error, x, model\(model\.corrupt\(x, generator\)\)\)",
+        "empirical_risk(squared_error, noisy := model.corrupt(x, generator), model(noisy))",
+        "tests/test_autoencoders.py::test_the_target_of_denoising_is_clean",
+        "== 0",
+    ),
+    "the reconstruction loss as a mean over entries": Fault(
+        AUTOENCODERS,
+        r"return empirical_risk\(squared_error, x, model\(x\)\)",
+        "return empirical_risk(squared_error, x, model(x)) / x.shape[-1]",
+        f"{EQUATIONS_6}::test_risk_of_an_autoencoder[0]",
+        NUMBERS_DIFFER,
+    ),
+    "an uncentred PCA": Fault(
+        "course_lib/pca.py",
+        r"def _decompose\(x, m\):\n",
+        "def _decompose(x, m):\n"
+        "    _, singular, axes = svd(x.double(), full_matrices=False)\n"
+        "    squares = singular.square()\n"
+        "    return x.double().mean(0), squares[:m], axes[:m], squares.sum().item()\n",
+        "tests/test_pca.py::test_moving_the_data_moves_the_mean_alone",
+        NUMBERS_DIFFER,
+    ),
+    "a PCA centred with a guess of the mean": Fault(
+        "course_lib/pca.py",
+        r"gram\.addr_\(offset, offset, alpha=-n\)",
+        "gram",
+        "tests/test_pca.py::test_the_ways_agree[0.0]",
+        NUMBERS_DIFFER,
+    ),
+    "a code that is not counted from the mean": Fault(
+        "course_lib/pca.py",
+        r"part - self\.mean_, self",
+        "part, self",
+        "tests/test_pca.py::test_rebuilt_data_and_their_error[60-9-torch.float64]",
+        NUMBERS_DIFFER,
+    ),
+    # chapter 7
+    "a Metropolis step without its correction": Fault(
+        "course_lib/sampling.py",
+        r"accepts\.append\(log_u\[t\] < proposed\[t\] - log_p\)",
+        "accepts.append(proposed[t] > -math.inf)",
+        "tests/test_sampling.py::test_one_step_moves_with_the_right_probability[0.0-1.0]",
+        NUMBERS_DIFFER,
+    ),
+    "a Metropolis chain that counts what it rejected, and not where it stayed": Fault(
+        "course_lib/sampling.py",
+        r"states\.append\(state\)",
+        "states.append(proposal)",
+        "tests/test_sampling.py::test_one_step_moves_with_the_right_probability[0.7-2.5]",
+        NUMBERS_DIFFER,
+    ),
+    "EM without the spread of the posterior in its noise": Fault(
+        "course_lib/_linear_gaussian.py",
+        r"\(residual \+ spread\) /",
+        "residual /",
+        "tests/test_ppca.py::test_a_step_of_em_is_its_definition[1-0.0]",
+        NUMBERS_DIFFER,
+    ),
+    "a posterior covariance without the noise variance": Fault(
+        "course_lib/_linear_gaussian.py",
+        r"Expectation\(z, sd \* inverse,",
+        "Expectation(z, inverse,",
+        "tests/test_ppca.py::test_the_posterior_of_one_latent_dimension_by_quadrature",
+        NUMBERS_DIFFER,
+    ),
+    "the posterior printed for the likelihood in the marginal": Fault(
+        CHAPTER_7,
+        r"\\int p\(x \\mid z\) \\, p\(z\) \\, dz \.\n",
+        r"\\int p(z \\mid x) \\, p(z) \\, dz .\n",
+        f"{EQUATIONS_7}::test_model_joint_marginal_posterior[0]",
+        "eq-lv-marginal",
+    ),
+    "the noise of a step of EM printed with a plus": Fault(
+        CHAPTER_7,
+        r"\\tr\(S - S W G",
+        r"\\tr(S + S W G",
+        f"{EQUATIONS_7}::test_step_of_em[0]",
+        "eq-ppca-em-step",
+    ),
+    "the likelihood of probabilistic PCA with a covariance divided by N - 1": Fault(
+        "course_lib/ppca.py",
+        r"\(singular\.square\(\) / len\(x\)\)",
+        "(singular.square() / (len(x) - 1))",
+        f"{EQUATIONS_7}::test_maximum_on_the_digits[2-0.0057067]",
+        NUMBERS_DIFFER,
+    ),
+    # chapter 8
+    "the source's factor of a minibatch": Fault(
+        ELBO,
+        r"return n_data \* mean if",
+        "return len(terms) ** 2 / n_data * mean if",
+        f"{EQUATIONS_8}::test_all_batches[0]",
+        NUMBERS_DIFFER,
+    ),
+    "the largest weight for the mean of the weights, a bound above log p(x)": Fault(
+        ELBO,
+        r"return values\.logsumexp\(dim\) - math\.log\(values\.shape\[dim\]\)",
+        "return values.amax(dim)",
+        "tests/test_elbo.py::test_weighted_bound_equals_torch_distributions_on_the_same_samples",
+        "not close",
+    ),
+    "half of the divergence, a bound above log p(x)": Fault(
+        ELBO,
+        r"return reconstruction - q\.kl",
+        "return reconstruction - 0.5 * q.kl",
+        f"{EQUATIONS_8}::test_linear_gaussian[0]",
+        NUMBERS_DIFFER,
+    ),
+    "importance weights without q": Fault(
+        ELBO,
+        r"return model\.log_joint\(x, z\) - q\.log_prob\(z\)",
+        "return model.log_joint(x, z)",
+        f"{EQUATIONS_8}::test_two_estimators_of_course_lib[0]",
+        NUMBERS_DIFFER,
+    ),
+    "a baseline that contains the sample itself": Fault(
+        ELBO,
+        r"\(values\.sum\(\) - values\) / \(len\(values\) - 1\)",
+        "values.mean()",
+        "tests/test_elbo.py::test_leave_one_out",
+        "not close",
+    ),
+    "log sigma for log sigma squared in the pathwise gradient": Fault(
+        ELBO,
+        r"0\.5 \* slope \* deviation",
+        "slope * deviation",
+        f"{EQUATIONS_8}::test_gradients_of_course_lib[0]",
+        NUMBERS_DIFFER,
+    ),
+    "the gap printed with the wrong sign": Fault(
+        CHAPTER_8,
+        r"\\elbo\(q; x\) \+ \\KL",
+        r"\\elbo(q; x) - \\KL",
+        f"{EQUATIONS_8}::test_from_the_divergence[0]",
+        "eq-elbo-identity",
+    ),
+    "the mean-field gap printed with the wrong sign": Fault(
+        CHAPTER_8,
+        r"\\elbo\(q; x\) = -\\frac\{1\}\{2\} \\log\(1",
+        r"\\elbo(q; x) = \\frac{1}{2} \\log(1",
+        f"{EQUATIONS_8}::test_the_mean_field_optimum[0]",
+        "eq-mf-optimum",
+    ),
+    "the source's factor of a minibatch printed": Fault(
+        CHAPTER_8,
+        r"\\E_B\\left\[\\frac\{N\}\{b\}",
+        r"\\E_B\\left[\\frac{b}{N}",
+        f"{EQUATIONS_8}::test_all_batches[0]",
+        "eq-minibatch",
+    ),
 }
-
-
-def files_of_the_tree() -> list[str]:
-    """All files that git tracks or would track."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    # a file that git still tracks may be gone from the folder
-    return sorted(name for name in names if name and (ROOT / name).is_file())
 
 
 @cache
 def digest_of_tree_and_environment() -> str:
-    digest = hashlib.sha256(sys.version.encode())
-    for name in files_of_the_tree():
-        digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
-    for line in sorted(f"{package.name}=={package.version}" for package in metadata.distributions()):
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
+    return digest(files_of_the_tree(), installed())
 
 
 @pytest.fixture
 def seen(request):
     """Skip what was seen before in the same tree and environment; else the file that will say so."""
-    folder = ROOT / ".cache" / "planted-faults" / digest_of_tree_and_environment()
-    mark = folder / re.sub(r"\W+", "-", request.node.name)
-    if mark.exists() and not os.environ.get("CI"):
-        pytest.skip("seen before, and neither the tree nor what is installed has changed; `make clean` forgets it")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    return mark
+    return skip_if_passed_before("planted-faults", digest_of_tree_and_environment(), request.node.name)
 
 
 def copy_of_the_tree(target: Path) -> Path:
@@ -308,10 +489,7 @@ def run(tree: Path, checks: list[str], **environment: str) -> subprocess.Complet
     """Run some checks of the copy, with the copy's own modules, also in the notebooks' kernels."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "BOOK_"))}
     inherited["PYTEST_ADDOPTS"] = "--exitfirst"  # one failure is enough; the check of the notebooks inherits it too
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--color", "no", "--noconftest", *checks],
-        cwd=tree, env=inherited | {"PYTHONPATH": str(tree)} | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_pytest(tree, ["-q", "--color", "no", "--noconftest", *checks], inherited | environment)
 
 
 def plant(tree: Path, fault: Fault) -> None:
@@ -347,6 +525,6 @@ def test_a_planted_fault_turns_its_check_red(name, seen, tree, html):  # noqa: F
         given = {"BOOK_HTML": str(shutil.copytree(html, tree / "_build" / "html"))}
     plant(tree, fault)
     result = run(tree, [fault.check], **given)
-    assert result.returncode == 1, f"the check did not see it:\n{result.stdout}{result.stderr}"
+    assert result.returncode == 1, f"the check did not see it:\n{result.stdout}"
     assert fault.says in result.stdout, f"the check says nothing of it:\n{result.stdout}"
     seen.touch()
