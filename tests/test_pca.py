@@ -210,7 +210,7 @@ def test_scaling_the_data_scales_the_deviations(generator):
         close(scaled.explained_variance_ratio_, pca.explained_variance_ratio_)
 
 
-@pytest.mark.parametrize("scale", [1e-25, 1e-21, 1e-15, 1e15])
+@pytest.mark.parametrize("scale", [1e-25, 1e-22, 1e-15, 1e15])
 def test_scales_near_the_ends_of_float32(scale, generator):
     """Squares would leave the range of float32, or fall to zero; variances are what they are."""
     x = (randn(generator, 500, 4) * torch.tensor([4.0, 3.0, 2.0, 1.0])).float()
@@ -626,6 +626,9 @@ def changed(value, index=(2, 1)):
         (lambda: PCA(1).fit(1e-200 * x), ValueError, "the variances of x are below the range of torch.float64"),
         (lambda: PCA(1).fit(x[:1].expand(5, 3)), ValueError, "the rows of x are all equal: without variance"),
         (lambda: PCA(1).fit(0.1 + 0 * x), ValueError, "the rows of x are all equal: without variance"),
+        (lambda: PCA(1).fit(torch.full((33, 3), 0.1).double()), ValueError, "the rows of x are all equal"),
+        (lambda: PCA(1).fit(torch.full((9001, 3), 0.7)), ValueError, "the rows of x are all equal: without"),
+        (lambda: PCA(1).fit(torch.full((33, 40), 0.1, dtype=torch.float64)), ValueError, "the rows of x are all equal"),
         (lambda: PCA(1).fit(0.1 + 0 * x.float().T), ValueError, "the rows of x are all equal: without variance"),
         (lambda: PCA(1).transform(x), ValueError, "there are no principal axes yet: call fit(x) first"),
         (lambda: PCA(1).inverse_transform(x), ValueError, "there are no principal axes yet: call fit(x) first"),
