@@ -119,7 +119,7 @@ def check_generator(generator, name, tensor):
     if generator is not None and generator.device.type != tensor.device.type:
         raise ValueError(
             f"generator is on {generator.device} and {name} on {tensor.device}: "
-            f"make it with torch.Generator({str(tensor.device)!r})"
+            f"make it with torch.Generator({tensor.device.type!r})"
         )
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Parameter
 
+from course_lib._validation import check_generator
 from course_lib.losses import empirical_risk, squared_error
 from course_lib.networks import MLP
 from course_lib.training import History, fit
@@ -280,11 +281,7 @@ class DenoisingAutoencoder(Autoencoder):
         """
         if not x.is_floating_point():
             raise TypeError(f"x is {x.dtype}: noise needs a floating-point dtype, convert x")
-        if generator is not None and generator.device.type != x.device.type:
-            raise ValueError(
-                f"generator is on {generator.device} and x on {x.device}: make it with "
-                f"torch.Generator({x.device.type!r})"
-            )
+        check_generator(generator, "x", x)
         if self.corruption == "gaussian":
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             return x + self.level * noise

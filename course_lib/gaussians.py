@@ -21,7 +21,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import cholesky_ex, diagonal, solve_triangular, vecdot, vector_norm
 
-from course_lib._validation import any_of, bounds, check_finite, check_form, check_symmetric, check_tril, member
+from course_lib._validation import (
+    any_of,
+    bounds,
+    check_finite,
+    check_form,
+    check_generator,
+    check_symmetric,
+    check_tril,
+    member,
+)
 
 __all__ = [
     "kl_diagonal_gaussian",
@@ -251,11 +260,7 @@ def _sample(mean, tril, n, generator):
         check_finite(name, argument)
     if n < 0:
         raise ValueError(f"n is {n}: the number of samples must be 0 or more")
-    if generator is not None and generator.device.type != mean.device.type:
-        raise ValueError(
-            f"generator is on {generator.device} and mean on {mean.device}: "
-            f"make it with torch.Generator({str(mean.device)!r})"
-        )
+    check_generator(generator, "mean", mean)
     batch = torch.broadcast_shapes(mean.shape[:-1], tril.shape[:-2])
     shape = (n, *batch, mean.shape[-1])
     noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)

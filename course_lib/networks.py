@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from course_lib._validation import check_generator
+
 __all__ = ["ACTIVATIONS", "MLP", "Activation", "count_parameters"]
 
 
@@ -76,11 +78,7 @@ class MLP(torch.nn.Module):
         self.sizes = _check_sizes(sizes)
         self.activation, self.output = _check_name("activation", activation), _check_name("output", output)
         like = torch.empty(0, dtype=dtype, device=device)  # on the default device and of the default type, if not given
-        if generator is not None and generator.device.type != like.device.type:
-            raise ValueError(
-                f"generator is on {generator.device} and the weights on {like.device}: "
-                f"make it with torch.Generator({like.device.type!r})"
-            )
+        check_generator(generator, "the weights", like)
         gains = [1.0] + [ACTIVATIONS[activation].gain] * (len(self.sizes) - 2)  # of what each layer receives
         self.weights = torch.nn.ParameterList(
             _first_weights(like, into, out, gain, generator)

@@ -8,6 +8,7 @@ subtracted. A derivative with respect to a^(l) starts the forward pass again fro
 import itertools
 
 import numpy as np
+from complex_steps import slopes
 from latex_reader import Indexed
 from scipy import optimize, special
 
@@ -31,26 +32,12 @@ CHANGES = [
     (r"(?<=H)\^\{\(\\ell-1\)\}", r"^{(\\ell)}"),
 ]
 
-TINY = 1e-40
-
-
 def sympy_names(label):
     return {}
 
 
 def column(values):
     return np.reshape(values, (-1, 1))
-
-
-def slopes(function, values):
-    """The derivatives of a function by every entry of an array, with the shape of the function's value at the end."""
-    values = np.asarray(values, dtype=float)
-    found = []
-    for where in np.ndindex(*values.shape):
-        moved = values.astype(complex)
-        moved[where] += 1j * TINY
-        found.append(np.imag(function(moved)) / TINY)
-    return np.reshape(found, values.shape + np.shape(found[0]))
 
 
 # --- a network in loops ---

@@ -9,6 +9,7 @@ import functools
 import itertools
 
 import numpy as np
+from complex_steps import slopes
 from scipy import linalg, optimize
 
 STILL_TRUE = {
@@ -42,26 +43,12 @@ CHANGES = [
     (r"\\Delta", "F"),
 ]
 
-TINY = 1e-40
-
-
 def sympy_names(label):
     return {}
 
 
 def column(values):
     return np.reshape(values, (-1, 1))
-
-
-def slopes(function, values):
-    """The derivatives of a function by every entry of an array."""
-    values = np.asarray(values, dtype=float)
-    found = []
-    for where in np.ndindex(*values.shape):
-        moved = values.astype(complex)
-        moved[where] += 1j * TINY
-        found.append(np.imag(function(moved)) / TINY)
-    return np.reshape(found, values.shape)
 
 
 def orthonormal(rng, d, m):

@@ -14,11 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
+from tensor_sizes import Largest
 from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from course_lib import latent, latent_models
 from course_lib.gaussians import kl_to_standard_normal
@@ -139,19 +138,6 @@ def test_a_posterior_is_frozen(generator):
     q = GaussianPosterior(randn(generator, 2), torch.eye(2).double())
     with pytest.raises(FrozenInstanceError):
         q.mean = randn(generator, 2)
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation gives."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 def test_samples_take_no_copies_of_the_factor(generator):

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from scipy import integrate
 from scipy.linalg import subspace_angles
 from scipy.stats import multivariate_normal
+from tensor_sizes import Largest
 from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from course_lib.data import load_digits, load_iris
 from course_lib.ppca import ProbabilisticPCA
@@ -118,19 +117,6 @@ def test_a_small_noise_variance_costs_no_digits(generator, noise_var, observed):
     x = model.mean_ + randn(generator, d)  # far from the plane: a relative error
     expected = exact_log_density(x.tolist(), model.W_, model.mean_.tolist(), model.noise_var_.item())
     assert model.log_likelihood(x).item() == pytest.approx(float(expected), rel=1e-13)
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation gives."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
