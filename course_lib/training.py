@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,9 @@ def fit(
     loss(model, *batch): the mean loss of the batch, a scalar tensor; its unit is the unit of the history.
     lr: a rate, or a function that gives the rate of step 0, 1, 2, ... such as `learning_rate_schedule` makes.
     optimiser: "sgd", "momentum", "nesterov", "adam", or a step function like those of `course_lib.optimisers`.
-    gradients: "autograd", or a function (model, *batch) -> (loss, gradients in the order of model.parameters()).
+    gradients: "autograd", or a function (model, *batch) -> (loss, gradients in the order of model.parameters()), or
+    "analytic" for a loss that brings such a function as its attribute `gradients`, like `vae_loss` of course_lib.vae;
+    of a functools.partial, the options go to both.
     validation: a tuple like data; its mean loss is measured after each epoch, and does not change the training.
 
     Randomness: the permutations come from a generator of their own, seeded by `seed`. PyTorch's global generator, from
@@ -171,8 +173,13 @@ class _Run:
         _check_count("n_epochs", n_epochs)
         if validation is not None:
             _check_data("validation", validation)
+        if gradients == "analytic":
+            gradients = _analytic(loss)
         if gradients != "autograd" and not callable(gradients):
-            raise ValueError(f"gradients is {gradients!r}: give 'autograd' or a function (model, *batch)")
+            raise ValueError(
+                f"gradients is {gradients!r}: give 'autograd' or a function (model, *batch), or 'analytic' for a loss "
+                "that brings its own"
+            )
         self.n_epochs, self.batch_size, self.loss, self.seed = n_epochs, batch_size, loss, seed
         self.optimise = _step_function(optimiser)
         self.rate = lr if callable(lr) else learning_rate_schedule("constant", lr)
@@ -439,6 +446,20 @@ def _check_folder(checkpoint):
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"checkpoint is {path} and there is no folder {path.parent}: make it first")
     return path
+
+
+def _analytic(loss):
+    """The gradients that the author of a loss has written, with the options of the loss."""
+    if isinstance(loss, partial):
+        return partial(_analytic(loss.func), *loss.args, **loss.keywords)
+    gradients = getattr(loss, "gradients", None)
+    if not callable(gradients):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ValueError(
+            f"gradients is 'analytic', and the loss {name} brings none: give 'autograd', or set {name}.gradients to a "
+            "function (model, *batch) -> (loss, gradients)"
+        )
+    return gradients
 
 
 def _step_function(optimiser):

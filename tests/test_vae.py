@@ -444,6 +444,32 @@ def test_fit_by_hand_and_by_autograd_gives_the_same_weights(kind, options):
         close(ours, theirs, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("options", [{}, {"objective": "beta", "beta": 3.0}, {"objective": "iwae", "n_samples": 3}])
+def test_fit_finds_the_gradient_by_hand(options, monkeypatch):
+    """By its name, also behind a partial, and with its options."""
+    calls = []
+
+    def watched(*arguments, **options):
+        calls.append(options)
+        return vae_gradients(*arguments, **options)
+
+    monkeypatch.setattr(vae_loss, "gradients", watched)
+    loss = functools.partial(functools.partial(vae_loss, **options)) if options else vae_loss
+    models, common = (made(), made()), {"n_epochs": 2, "batch_size": 3, "lr": 0.01}
+    histories = [
+        fit(model, (data(),), loss, gradients=gradients, **common)
+        for model, gradients in zip(models, ("analytic", "autograd"), strict=True)
+    ]
+    assert calls == [options] * 4
+    assert histories[0].loss == pytest.approx(histories[1].loss, rel=1e-9)
+    with pytest.raises(ValueError, match=r"loss reconstruction brings none: give 'autograd', or set"):
+        fit(made(), (data(),), reconstruction, gradients="analytic", **common)
+
+
+def reconstruction(model, x):
+    return (model(x) - x).square().mean()
+
+
 def test_training_raises_the_bound():
     model = VAE(4, 1, (8,), dtype=F64, generator=seeded())
     x = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]], dtype=F64).repeat(20, 1)
