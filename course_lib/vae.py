@@ -527,6 +527,7 @@ vae_loss.gradients = vae_gradients  # where fit looks for gradients="analytic"
 
 
 def _value_and_gradients(model, x, options, generator):
+    """Torch operations with alpha= and value= stand where a product with a number would be an operation of its own."""
     N, m, S = len(x), model.latent_dim, options.n_samples
     encoder, decoder = _Network(model.encoder), _Network(model.decoder)
     mean, log_var = encoder.forward(x).split(m, 1)
@@ -535,20 +536,23 @@ def _value_and_gradients(model, x, options, generator):
     z = mean + shift
     law = _bernoulli if model.likelihood == "bernoulli" else _gaussian
     log_p, slope, scaled = law(model, x, decoder.forward(z.view(S * N, m)).view(S, N, -1))
-    if options.objective == "iwae":
-        value, share, by_z, by_heads = _importance_weighted(log_p, z, noise, log_var)
-    else:
-        value, share, by_z, by_heads = _plain(log_p, mean, log_var, options)
-    by_decoder, through_x = decoder.backward(slope.mul_(share).view(S * N, -1), to_input=True)
-    by_z = by_z + through_x.view(S, N, m)
-    # back along z = mean + exp(log_var / 2) noise, to the two heads
-    by_heads += torch.cat((by_z.sum(0), 0.5 * (by_z * shift).sum(0)), 1)
+    bound = _importance_weighted if options.objective == "iwae" else _plain
+    value, share, by_mean, by_log_var, prior = bound(log_p, mean, log_var, z, noise, options)
+    by_decoder, by_z = decoder.backward(slope.mul_(share).view(S * N, -1), to_input=True)
+    by_z = by_z.view(S, N, m) if prior is None else by_z.view(S, N, m) + prior
+    # back along z = mean + exp(log_var / 2) noise to the two heads, where the direct derivatives are added
+    by_shift = by_z * shift
+    by_heads = torch.cat((by_mean.add_(_over_samples(by_z)), by_log_var.add_(_over_samples(by_shift), alpha=0.5)), 1)
     by_encoder, _ = encoder.backward(by_heads, to_input=False)
     gradients, params = by_encoder + by_decoder, encoder.params() + decoder.params()
     if model.noise in ("learned", "per_dimension"):
         gradients.insert(0, _by_log_noise_var(model, share, scaled))
         params.insert(0, model.log_noise_var)
     return value, [grad for grad, param in zip(gradients, params, strict=True) if param.requires_grad]
+
+
+def _over_samples(t):
+    return t.squeeze(0) if len(t) == 1 else t.sum(0)
 
 
 class _Network:
@@ -568,27 +572,30 @@ class _Network:
         return self.W[1:] + self.b[1:]
 
 
-def _plain(log_p, mean, log_var, options):
-    """The loss; the share of each sample in it; what the divergence adds to the gradients by z and by the heads."""
-    S, N = log_p.shape
-    terms = _kl_terms(mean, log_var)
-    pull = options.weight / N
-    divergence = terms.sum() / N
+def _plain(log_p, mean, log_var, z, noise, options):
+    """The loss, the share of each sample in it, and its direct derivatives by mean, log_var and z (here none)."""
+    (S, N), pull = log_p.shape, options.weight / log_p.shape[1]
+    excess = log_var.expm1()
+    twice = torch.addcmul(excess - log_var, mean, mean)  # twice the divergence of each dimension
     if options.free_bits:
-        by_dimension = terms.mean(0)
-        divergence = by_dimension.clamp(min=options.free_bits).sum()
-        pull = pull * (by_dimension >= options.free_bits).to(terms.dtype)  # a bool times a float is float32
-    by_heads = torch.cat((pull * mean, 0.5 * pull * log_var.expm1()), 1)
-    return options.weight * divergence - log_p.sum() / (S * N), 1 / (S * N), 0.0, by_heads
+        by_dimension = 0.5 * twice.mean(0)
+        divergence = N * by_dimension.clamp(min=options.free_bits).sum()
+        pull = pull * (by_dimension >= options.free_bits).to(mean.dtype)  # a bool times a number is float32
+    else:
+        divergence = 0.5 * twice.sum()
+    value = (options.weight * divergence).sub_(log_p.sum(), alpha=1 / S) / N
+    return value, 1 / (S * N), pull * mean, excess.mul_(0.5 * pull), None
 
 
-def _importance_weighted(log_p, z, noise, log_var):
-    """The same for the bound with importance weights: each sample has its weight for a share."""
+def _importance_weighted(log_p, mean, log_var, z, noise, options):
+    """The same for the bound with importance weights: each sample has its weight for a share.
+
+    log p(z) depends on z. log q(z | x) depends on log_var alone, as long as the noise is held fixed.
+    """
     log_weights = _log_weights(log_p, z, noise, log_var)
     share = log_weights.softmax(0).unsqueeze(-1) / len(log_var)
-    # log p(z) depends on z, and log q(z | x), with the noise held fixed, on log_var alone
-    by_heads = torch.cat((torch.zeros_like(log_var), torch.full_like(log_var, -0.5 / len(log_var))), 1)
-    return -_log_mean_exp(log_weights).mean(), share, share * z, by_heads
+    by_log_var = torch.full_like(log_var, -0.5 / len(log_var))
+    return -_log_mean_exp(log_weights).mean(), share, torch.zeros_like(log_var), by_log_var, share * z
 
 
 def _bernoulli(model, x, logits):
