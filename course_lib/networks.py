@@ -21,7 +21,7 @@ class Activation(NamedTuple):
     """A function g applied to each entry, and its derivative written with what the forward pass has: a and h = g(a).
 
     Shapes: function (*any) -> (*any); derivative two tensors (*any) -> (*any). `gain` multiplies the first variance of
-    the weights that receive h: 2 for relu, which sets half of its inputs to zero, else 1.
+    the weights that receive h: 2 for relu, which sets half of its inputs to zero, and silu, its smooth form; else 1.
     Chapter 4, equation def-layer.
 
     Examples:
@@ -41,7 +41,13 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, lambda a, h: 1 - h * h),
     "sigmoid": Activation(torch.sigmoid, lambda a, h: h * (1 - h)),
     "relu": Activation(torch.relu, lambda a, h: (h > 0).to(h.dtype), gain=2.0),  # at 0, where it has none: 0
+    "silu": Activation(torch.nn.functional.silu, lambda a, h: _silu_slope(torch.sigmoid(a), h), gain=2.0),
 }
+
+
+def _silu_slope(s, h):
+    """The derivative of h = a s, where s = sigmoid(a): s + a s (1 - s)."""
+    return s + h * (1 - s)
 
 
 class MLP(torch.nn.Module):

@@ -56,6 +56,7 @@ def every_kind(d=4, m=2, **options):
 G = {
     "identity": lambda a: a, "tanh": np.tanh, "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
     "relu": lambda a: np.maximum(a, 0),
+    "silu": lambda a: a / (1 + np.exp(-a)),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ NUMPY = {
     "tanh": np.tanh,
     "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
     "relu": lambda a: np.maximum(a, 0),
+    "silu": lambda a: a / (1 + np.exp(-a)),
 }
 
 
