@@ -574,16 +574,17 @@ class _Network:
 
 def _plain(log_p, mean, log_var, z, noise, options):
     """The loss, the share of each sample in it, and its direct derivatives by mean, log_var and z (here none)."""
-    (S, N), pull = log_p.shape, options.weight / log_p.shape[1]
+    (S, N), weight = log_p.shape, options.weight
     excess = log_var.expm1()
     twice = torch.addcmul(excess - log_var, mean, mean)  # twice the divergence of each dimension
+    value = log_p.sum().mul_(-1 / (S * N))
     if options.free_bits:
-        by_dimension = 0.5 * twice.mean(0)
-        divergence = N * by_dimension.clamp(min=options.free_bits).sum()
-        pull = pull * (by_dimension >= options.free_bits).to(mean.dtype)  # a bool times a number is float32
+        by_dimension = twice.mean(0).mul_(0.5)
+        value.add_(by_dimension.clamp(min=options.free_bits).sum(), alpha=weight)
+        pull = weight / N * (by_dimension >= options.free_bits).to(mean.dtype)  # a bool times a number is float32
     else:
-        divergence = 0.5 * twice.sum()
-    value = (options.weight * divergence).sub_(log_p.sum(), alpha=1 / S) / N
+        value.add_(twice.sum(), alpha=weight / (2 * N))
+        pull = weight / N
     return value, 1 / (S * N), pull * mean, excess.mul_(0.5 * pull), None
 
 

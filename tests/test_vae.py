@@ -7,6 +7,7 @@ annotations (`unchecked`): conftest.py has jaxtyping check them, so it would spe
 import functools
 import inspect
 import itertools
+import json
 import math
 
 import pytest
@@ -18,6 +19,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_diverg
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import vae_digits as benchmark
 from course_lib import elbo as bounds_of
 from course_lib import vae as module
 from course_lib.backprop import numerical_gradient
@@ -750,3 +752,51 @@ def test_a_run_that_diverges_says_so():
     with pytest.raises((ValueError, TrainingDiverged), match=r"learning rate|scale the data"):
         fit(made("learned", dtype=torch.float32), (data("learned", dtype=torch.float32),), vae_loss, n_epochs=50,
             batch_size=3, lr=50.0)  # fmt: skip
+
+
+# --- the benchmark ---
+
+
+def test_the_benchmark_keeps_to_its_protocol():
+    grey, binary, test = benchmark.data()
+    assert (grey.shape, binary.shape, test.shape) == ((1437, 64), (1437, 64), (360, 64))
+    assert torch.equal(binary, (grey >= 0.5).float())
+    assert test.unique().tolist() == [0.0, 1.0]
+    pixels = torch.linspace(0, 1, 101).repeat(2000, 1)
+    share = benchmark.binarised(pixels).mean(0)  # the threshold is uniform between 0.3 and 0.7
+    torch.testing.assert_close(share, ((pixels[0] - 0.3) / 0.4).clamp(0, 1), rtol=0, atol=0.05)
+
+
+def test_the_benchmark_saves_a_model_that_gives_its_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "HIDDEN", (16,))
+    path = tmp_path / "model.pt"
+    options = ["--latent", "2", "--epochs", "2", "--classic-epochs", "1", "--output", str(path)]
+    monkeypatch.setattr("sys.argv", ["vae_digits", *options])
+    benchmark.main()
+    saved = torch.load(path, weights_only=True)
+    model = VAE(**saved["arguments"])
+    model.load_state_dict(saved["state"])
+    again = benchmark.scores(model, benchmark.data()[2])
+    rows = json.loads(path.with_suffix(".json").read_text())
+    assert rows["recipe"]["elbo"] == pytest.approx(again["elbo"])
+    assert rows["recipe"]["iw"] == pytest.approx(again["iw"])
+    assert again["elbo"][0] < again["iw"][0] < -15
+    assert f"ELBO {again['elbo'][0]:.3f}" in capsys.readouterr().out
+
+
+def test_the_averaged_optimiser_is_adamw(generator):
+    shapes = [(3, 2), (3,)]
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [torch.nn.Parameter(param.detach().clone()) for param in params]
+    peer = torch.optim.AdamW(theirs, lr=0.01, weight_decay=benchmark.DECAY)
+    optimiser, state, history = benchmark.AveragedAdamW(params), {}, []
+    for _ in range(5):
+        grads = [torch.randn(shape, generator=generator) for shape in shapes]
+        for param, grad in zip(theirs, grads, strict=True):
+            param.grad = grad.clone()
+        peer.step()
+        optimiser(params, grads, state, 0.01)
+        history.append(optimiser.vector.clone())
+    for ours, other in zip(params, theirs, strict=True):
+        torch.testing.assert_close(ours, other)
+    torch.testing.assert_close(optimiser.average, torch.stack(history).mean(0))  # of the few steps so far
