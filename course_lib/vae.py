@@ -516,8 +516,9 @@ def vae_gradients(
     with torch.no_grad():
         rows = _rows(model, x, generator)
         value, gradients = _value_and_gradients(model, rows, options, generator)
-        # NaN or infinity anywhere reaches the loss, or the gradient of the first weight
-        if values_are_known(value) and not math.isfinite(value.item() + gradients[0].sum().item()):
+        # NaN or infinity anywhere reaches the loss, or the gradient of the first weight that is trained
+        first = next((grad for grad in gradients if grad.ndim == 2), value)
+        if values_are_known(value) and not math.isfinite(value.item() + first.sum().item()):
             model._explain(rows)
     _count_step(model, warmup)
     return value, gradients

@@ -653,6 +653,21 @@ def test_what_is_not_finite_is_named(kind, value):
 
 
 @each_kind
+def test_an_infinite_weight_that_only_saturates_a_neuron_is_found(kind):
+    """The loss stays finite, the gradients do not."""
+    model = made(kind)
+    with torch.no_grad():
+        model.decoder.weights[1][0, 0] = math.inf
+    assert vae_loss(model, data(kind)).isfinite()
+    with pytest.raises(ValueError, match=r"decoder.weights.1\[0, 0\] is inf"):
+        vae_gradients(model, data(kind))
+
+
+def test_a_model_of_which_nothing_is_trained_has_no_gradients():
+    assert vae_gradients(made().requires_grad_(False), data())[1] == []
+
+
+@each_kind
 def test_a_log_variance_that_overflows_is_explained(kind):
     """exp overflows in float32 past 88, and in float64 past 709."""
     for dtype, limit in ((torch.float32, 88.7), (F64, 709.8)):
