@@ -114,6 +114,40 @@ def check_finite(name, tensor):
         raise ValueError(f"{member(name, index)} is {value}: every entry must be finite")
 
 
+def checked(result, what, named, advice):
+    """The result, if it is finite: what is not shows in it, so the inputs are searched only then."""
+    if not all(map(math.isfinite, bounds(result))):
+        for name, tensor in named.items():
+            check_finite(name, tensor.detach())
+        raise ValueError(f"the {what} is beyond the range of {result.dtype}: {advice}")
+    return result
+
+
+def check_count(name, value):
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}: give an int")
+    if value < 1:
+        raise ValueError(f"{name} is {value}: it must be 1 or more")
+    return value
+
+
+def one_of(what, name, names):
+    if name not in names:
+        raise ValueError(f"{what} is {name!r}: give one of {', '.join(names)}")
+    return name
+
+
+def check_samples_against_data(x, z):
+    """Samples of z have dimensions of their own, before those of the data."""
+    try:
+        torch.broadcast_shapes(x.shape[:-1], z.shape[:-1])
+    except RuntimeError:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and z {tuple(z.shape)}: for samples against data give z (S, 1, m) "
+            "and x (N, d)"
+        ) from None
+
+
 def check_generator(generator, name, tensor):
     """Random numbers are drawn where they are used."""
     if generator is not None and generator.device.type != tensor.device.type:

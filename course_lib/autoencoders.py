@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from course_lib._validation import check_generator
+from course_lib._validation import check_count, check_generator, one_of
 from course_lib.losses import empirical_risk, squared_error
 from course_lib.networks import MLP
 from course_lib.training import History, fit
@@ -74,7 +74,7 @@ class _EncoderDecoder(torch.nn.Module):
 
     def __init__(self, data_dim, code_dim):
         super().__init__()
-        self.data_dim, self.code_dim = _check_count("data_dim", data_dim), _check_count("code_dim", code_dim)
+        self.data_dim, self.code_dim = check_count("data_dim", data_dim), check_count("code_dim", code_dim)
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """The code z of each row of x.
@@ -254,15 +254,14 @@ class DenoisingAutoencoder(Autoencoder):
     ):
         options = {"generator": generator, "dtype": dtype, "device": device}
         super().__init__(data_dim, code_dim, hidden, activation, output, **options)
-        if corruption not in CORRUPTIONS:
-            raise ValueError(f"corruption is {corruption!r}: give one of {', '.join(CORRUPTIONS)}")
+        self.corruption = one_of("corruption", corruption, CORRUPTIONS)
         if not isinstance(level, int | float) or isinstance(level, bool):
             raise TypeError(f"level is a {type(level).__name__}: give a number")
         if corruption == "masking" and not 0 <= level <= 1:
             raise ValueError(f"level is {level}: the probability that an entry is masked must be from 0 to 1")
         if not 0 <= level < float("inf"):
             raise ValueError(f"level is {level}: the standard deviation of the noise must be finite and not negative")
-        self.corruption, self.level = corruption, level
+        self.level = level
 
     def corrupt(
         self, x: Float[Tensor, "*batch d"], generator: torch.Generator | None = None
@@ -392,14 +391,6 @@ def _affine(x, W, b):
 
 
 # Checks
-
-
-def _check_count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}: give an int")
-    if value < 1:
-        raise ValueError(f"{name} is {value}: it must be 1 or more")
-    return value
 
 
 def _check_rows(name, rows, width, meaning, model):

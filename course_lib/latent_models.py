@@ -20,14 +20,17 @@ from course_lib._validation import (
     check_finite,
     check_form,
     check_generator,
+    check_samples_against_data,
     check_tril,
     check_types,
+    checked,
     values_are_known,
 )
+from course_lib.gaussians import LOG_TWO_PI
 
 __all__ = ["GaussianLatentModel", "GaussianPosterior"]
 
-LOG_TWO_PI = math.log(2 * math.pi)
+ADVICE = "use float64, or bring the data to a scale"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +138,7 @@ class GaussianPosterior:
             white = solve_triangular(tril, columns, upper=False).square().sum(-2).movedim(-1, 0).reshape(shape)
         half_log_det = diagonal(tril).log().sum(-1)
         result = (-0.5 * (m * LOG_TWO_PI + white) - half_log_det).to(z.dtype)
-        return _checked(result, "log-density", {"z": z})
+        return checked(result, "log-density", {"z": z}, ADVICE)
 
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Differential entropies, in nats.
@@ -211,7 +214,7 @@ class GaussianLatentModel:
             -0.918939
         """
         self._check_latent(z)
-        return _checked(-0.5 * (self.latent_dim * LOG_TWO_PI + z.square().sum(-1)), "log-density", {"z": z})
+        return checked(-0.5 * (self.latent_dim * LOG_TWO_PI + z.square().sum(-1)), "log-density", {"z": z}, ADVICE)
 
     def log_conditional(self, x: Float[Tensor, "*batch d"], z: Float[Tensor, "*any m"]) -> Float[Tensor, "..."]:
         """Log-density log p(x | z) of N(decoder(z), noise_sd^2 I_d) at x, in nats for each datum.
@@ -235,7 +238,7 @@ class GaussianLatentModel:
         d, sd = x.shape[-1], self.noise_sd
         log_sd = sd.log() if isinstance(sd, Tensor) else math.log(sd)
         result = -0.5 * ((x - decoded) / sd).square().sum(-1) - d * (log_sd + 0.5 * LOG_TWO_PI)
-        return _checked(result, "log-density", {"x": x, "z": z, "decoder(z)": decoded})
+        return checked(result, "log-density", {"x": x, "z": z, "decoder(z)": decoded}, ADVICE)
 
     def log_joint(self, x: Float[Tensor, "*batch d"], z: Float[Tensor, "*any m"]) -> Float[Tensor, "..."]:
         """Log-density log p(x, z) = log p(z) + log p(x | z), in nats for each datum.
@@ -303,19 +306,4 @@ class GaussianLatentModel:
                 f"decoder returned shape {tuple(decoded.shape)} for z of shape {tuple(z.shape)}, and x has shape "
                 f"{tuple(x.shape)}: the decoder must return {(*z.shape[:-1], *x.shape[-1:])}"
             )
-        try:
-            torch.broadcast_shapes(x.shape[:-1], z.shape[:-1])
-        except RuntimeError:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and z {tuple(z.shape)}: for samples against data give z (S, 1, m) "
-                "and x (N, d)"
-            ) from None
-
-
-def _checked(result, what, named):
-    """The result, if all of it is finite; otherwise a sentence about the input that is not."""
-    if not all(map(math.isfinite, bounds(result))):
-        for name, tensor in named.items():
-            check_finite(name, tensor.detach())
-        raise ValueError(f"the {what} is beyond the range of {result.dtype}: use float64, or bring the data to a scale")
-    return result
+        check_samples_against_data(x, z)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from course_lib._validation import FLOATS, any_of, bounds, check_finite, check_types, member
+from course_lib._validation import FLOATS, any_of, bounds, check_finite, check_types, checked, member
 
 __all__ = ["cross_entropy_loss", "empirical_risk", "gaussian_negative_log_likelihood", "squared_error"]
 
@@ -169,9 +169,4 @@ def _check_labels(y, logits):
 
 
 def _checked(losses, what, named):
-    """The losses, if all are finite; a value that is not shows in the result, so the inputs are searched only then."""
-    if not all(map(math.isfinite, bounds(losses))):
-        for name, tensor in named.items():
-            check_finite(name, tensor.detach())
-        raise ValueError(f"the {what} is beyond the range of {losses.dtype}: bring y and the prediction to a scale")
-    return losses
+    return checked(losses, what, named, "bring y and the prediction to a scale")

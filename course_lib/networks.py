@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from course_lib._validation import check_generator
+from course_lib._validation import check_generator, one_of
 
 __all__ = ["ACTIVATIONS", "MLP", "Activation", "count_parameters"]
 
@@ -82,7 +82,8 @@ class MLP(torch.nn.Module):
     ):
         super().__init__()
         self.sizes = _check_sizes(sizes)
-        self.activation, self.output = _check_name("activation", activation), _check_name("output", output)
+        self.activation = one_of("activation", activation, ACTIVATIONS)
+        self.output = one_of("output", output, ACTIVATIONS)
         like = torch.empty(0, dtype=dtype, device=device)  # on the default device and of the default type, if not given
         check_generator(generator, "the weights", like)
         gains = [1.0] + [ACTIVATIONS[activation].gain] * (len(self.sizes) - 2)  # of what each layer receives

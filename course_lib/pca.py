@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import eigh, qr, svd, svdvals
 
-from course_lib._validation import bounds, check_finite, check_types, values_are_known
+from course_lib._validation import bounds, check_finite, check_types, checked, values_are_known
 
 __all__ = ["PCA", "principal_angles"]
 
@@ -400,8 +400,4 @@ def _check_variance(x, mean, total):
 
 
 def _checked(result, **given):
-    if not all(map(math.isfinite, bounds(result))):
-        for name, tensor in given.items():
-            check_finite(name, tensor)
-        raise ValueError(f"the result is beyond the range of {result.dtype}: divide x by a constant before fit")
-    return result
+    return checked(result, "result", given, "divide x by a constant before fit")

@@ -315,8 +315,7 @@ class ProbabilisticPCA(GaussianLatentModel):
         check_types({"W_": self.W_, "x": x})
         if x.ndim == 0 or x.shape[-1] != len(self.W_):
             raise ValueError(f"x has shape {tuple(x.shape)}: its last dimension must be d = {len(self.W_)}")
-        if any_of(x.detach().isinf()):
-            check_finite("x", x.detach().nan_to_num(0.0, math.inf, -math.inf))
+        _check_no_infinity(x)
         return Rows.of(x.reshape(-1, x.shape[-1]))
 
     def _check_fitted(self):
@@ -352,5 +351,10 @@ def _check_data(x):
     check_types({"x": x})
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: give at least 2 data in rows, (N, d)")
+    _check_no_infinity(x)
+
+
+def _check_no_infinity(x):
+    """NaN is a missing value; infinity is not."""
     if any_of(x.detach().isinf()):
         check_finite("x", x.detach().nan_to_num(0.0, math.inf, -math.inf))

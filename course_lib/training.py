@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib._validation import check_finite
+from course_lib._validation import check_count, check_finite
 from course_lib.optimisers import OPTIMISERS, learning_rate_schedule, minibatches
 
 __all__ = ["History", "TrainingDiverged", "evaluate", "fit"]
@@ -426,10 +426,7 @@ def _check_data(name, data):
 
 
 def _check_count(name, value, n=None):
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}: give an int")
-    if value < 1:
-        raise ValueError(f"{name} is {value}: it must be 1 or more")
+    check_count(name, value)
     if n is not None and value > n:
         raise ValueError(f"{name} is {value} and there are {n} data: a batch cannot be larger than the data")
 

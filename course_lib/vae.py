@@ -12,7 +12,7 @@ encoder, where the derivative of the divergence is added, and on through the enc
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,13 +22,17 @@ from torch.nn.functional import softplus
 from course_lib import elbo as bounds_of
 from course_lib._validation import (
     bounds,
+    check_count,
     check_finite,
     check_generator,
+    check_samples_against_data,
     check_types,
     member,
+    one_of,
     values_are_known,
 )
 from course_lib.backprop import _backward, _forward, _layers_of
+from course_lib.gaussians import LOG_TWO_PI
 from course_lib.latent_models import GaussianPosterior
 from course_lib.networks import MLP
 
@@ -37,7 +41,6 @@ __all__ = ["VAE", "vae_gradients", "vae_loss"]
 LIKELIHOODS = ("bernoulli", "gaussian")
 NOISES = ("fixed", "learned", "per_dimension")
 OBJECTIVES = ("elbo", "beta", "iwae")
-LOG_TWO_PI = math.log(2 * math.pi)
 AT_ONCE = 1 << 22  # numbers in the widest layer when many samples are decoded: 32 MiB in float64
 
 
@@ -82,8 +85,8 @@ class VAE(torch.nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        self.data_dim, self.latent_dim = _count("data_dim", data_dim), _count("latent_dim", latent_dim)
-        self.likelihood = _one_of("likelihood", likelihood, LIKELIHOODS)
+        self.data_dim, self.latent_dim = check_count("data_dim", data_dim), check_count("latent_dim", latent_dim)
+        self.likelihood = one_of("likelihood", likelihood, LIKELIHOODS)
         self.noise, noise_sd = _check_noise(likelihood, noise, noise_sd)
         options = {"generator": generator, "dtype": dtype, "device": device}
         self.encoder = MLP((data_dim, *hidden, 2 * latent_dim), activation, **options)
@@ -187,13 +190,7 @@ class VAE(torch.nn.Module):
         """
         self._check_data(x)
         self._check_rows("z", z, self.latent_dim, "latent_dim")
-        try:
-            torch.broadcast_shapes(x.shape[:-1], z.shape[:-1])
-        except RuntimeError:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)} and z {tuple(z.shape)}: for samples against data give z (S, 1, m) "
-                "and x (N, d)"
-            ) from None
+        check_samples_against_data(x, z)
         result = self._log_likelihood_of(x, self.decoder(z))
         if not all(map(math.isfinite, bounds(result))):
             check_finite("z", z.detach())
@@ -280,7 +277,7 @@ class VAE(torch.nn.Module):
         """The function of so many data at a time that their samples fit into the memory of a laptop."""
         self._check_data(x)
         rows = x.reshape(-1, self.data_dim)
-        at_once = max(1, AT_ONCE // (_count("n_samples", n_samples) * max(self.decoder.sizes)))
+        at_once = max(1, AT_ONCE // (check_count("n_samples", n_samples) * max(self.decoder.sizes)))
         return torch.cat([function(part) for part in rows.split(at_once)]).reshape(x.shape[:-1])
 
     @torch.no_grad()
@@ -348,7 +345,7 @@ class VAE(torch.nn.Module):
             >>> VAE(5, 2).interpolate(torch.zeros(5), torch.ones(5), 7).shape
             torch.Size([7, 5])
         """
-        if _count("n", n) < 2:
+        if check_count("n", n) < 2:
             raise ValueError(f"n is {n}: a line has two ends, give 2 or more")
         first, last = self.encode(start).mean, self.encode(end).mean
         share = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device)
@@ -649,8 +646,8 @@ def _options(model, objective, n_samples, beta, free_bits, warmup):
     """The options, looked at."""
     if not isinstance(model, VAE):
         raise TypeError(f"model is a {type(model).__name__}: give a VAE")
-    _one_of("objective", objective, OBJECTIVES)
-    _count("n_samples", n_samples)
+    one_of("objective", objective, OBJECTIVES)
+    check_count("n_samples", n_samples)
     if (beta is None) == (objective == "beta"):
         what = "needs beta=, the weight of the divergence" if beta is None else 'has no beta: give objective="beta"'
         raise ValueError(f"the objective {objective!r} {what}")
@@ -704,18 +701,4 @@ def _check_noise(likelihood, noise, noise_sd):
         raise TypeError(f"noise_sd is a {type(noise_sd).__name__}: give a number")
     if not 0 < noise_sd < math.inf:
         raise ValueError(f"noise_sd is {noise_sd}: it must be positive and finite")
-    return _one_of("noise", "fixed" if noise is None else noise, NOISES), noise_sd
-
-
-def _one_of(what: str, name: Any, names: Sequence[str]) -> str:
-    if name not in names:
-        raise ValueError(f"{what} is {name!r}: give one of {', '.join(names)}")
-    return name
-
-
-def _count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}: give an int")
-    if value < 1:
-        raise ValueError(f"{name} is {value}: it must be 1 or more")
-    return value
+    return one_of("noise", "fixed" if noise is None else noise, NOISES), noise_sd
