@@ -38,7 +38,7 @@ SLOT = "\N{MIDDLE DOT}"  # where an index stands in the name of a family
 
 
 def tokens_of(latex):
-    return TOKEN.findall(LAYOUT.sub(" ", latex).strip(" .,"))
+    return TOKEN.findall(LAYOUT.sub(" ", latex).strip(" .,:"))
 
 
 def is_differential(token):

@@ -12,6 +12,7 @@ A formula becomes a function of the values of its symbols: a dict from the LaTeX
   index, the layer first and then the subscripts. A list or an array is counted **from 1**, as in print; a dict is
   asked for the index itself (``{0: ..., 1: ...}`` for ``\theta_t`` or ``h^{(\ell)}``); `Indexed` calls a function.
 * A letter that is an index is a name like others: a sum binds it, or a situation gives its value (``"i": 3``).
+* ``\exp`` of a column is that of its entries; other functions want numbers, unless a situation gives them.
 * ``f(x)`` is the value of ``f`` at x if that value is a function, and else a product.
   Arguments that are parted by other signs than commas have a key of their own: ``p(x \mid y)`` is ``"p(\mid)"``.
 * Where one letter has several meanings, told apart by the letters of its arguments, give a function for each, under
@@ -305,26 +306,30 @@ class Reader(Stream):
         return lambda names: np.diag(np.concatenate([np.ravel(one) for one in listed(names)]))
 
     def listed(self, tokens):
-        r"""Values parted by commas, as a list; ``x_1, \dots, x_N`` stands for all from 1 to N."""
+        r"""Values parted by commas, as a list; ``f(x_1), \dots, f(x_N)`` stands for all from 1 to N."""
         pieces, _ = parted(tokens)
         if [r"\dots"] not in pieces:
             formulas = [self.read(piece) for piece in pieces]
             return lambda names: [one(names) for one in formulas]
-        name, bounds = self.numbered(pieces)
-        return lambda names: [self.entry_at(name, k)(names) for k in bounds(names)]
+        entry, bounds = self.numbered(pieces)
+        return lambda names: [entry(k)(names) for k in bounds(names)]
 
     def numbered(self, pieces):
-        r"""Of ``x_1, \dots, x_N`` the name and the numbers, which depend on the values."""
+        r"""Of ``f(x_1), \dots, f(x_N)`` the formula of an entry, and the numbers, which depend on the values."""
         if len(pieces) != 3 or pieces[1] != [r"\dots"]:
             raise self.error(r"of a list with \dots the first and the last should be printed")
-        first, last = name_alone(pieces[0]), name_alone(pieces[-1])
-        if not (first and last and first.head == last.head and len(first.items) == len(last.items) == 1):
-            raise self.error("the first and the last of a list should differ in their one index")
-        lower, upper = self.read(first.items[0]), self.read(last.items[0])
-        return first, lambda names: range(whole_number(lower(names)), whole_number(upper(names)) + 1)
-
-    def entry_at(self, name, index):
-        return lambda names: self.find(names, Name(name.head, [[str(index)]], name.layer, name.tail))
+        first, _, last = pieces
+        before = shared(first, last)
+        after = shared(first[before:][::-1], last[before:][::-1])
+        lower, upper = (piece[before : len(piece) - after] for piece in (first, last))
+        if first[before - 1 : before] != ["_"] or not lower or not upper:
+            raise self.error("the first and the last of a list should differ in one index")
+        low, high = self.read(lower), self.read(upper)
+        tail = first[len(first) - after :]
+        return (
+            lambda k: self.read([*first[:before], str(k), *tail]),
+            lambda names: range(whole_number(low(names)), whole_number(high(names)) + 1),
+        )
 
     def norm(self):
         """The Euclidean norm of a vector, or with F the Frobenius norm of a matrix, or with 1 the sum of the sizes."""
@@ -352,7 +357,10 @@ class Reader(Stream):
             raise self.error("it is not clear how far the logarithm (or the like) reaches")
 
         def value(names):
-            result = function(scalar(argument(names)))
+            inside = argument(names)
+            # the exponential of a column is that of its entries; a matrix has another one
+            by_entry = function is np.exp and np.shape(inside)[1:] == (1,)
+            result = function(inside if by_entry else scalar(inside))
             return result if exponent is None else result ** scalar(exponent(names))
 
         return value
@@ -466,7 +474,9 @@ class Reader(Stream):
         at = below.index(r"\sim")
         law, pieces = below[at + 1 :], parted(below[:at])[0]
         if [r"\dots"] in pieces:
-            name, bounds = self.numbered(pieces)
+            (_, bounds), name = self.numbered(pieces), name_alone(pieces[0])
+            if name is None or len(name.items) != 1:
+                raise self.error("what is drawn should be one letter with one index")
             return Law(law, self.latex, name.head), bounds
         names = [name_alone(piece) for piece in pieces]
         if None in names or len({(name.head, len(name.items)) for name in names}) > 1 or len(names[0].items) > 1:
@@ -683,6 +693,11 @@ class Reader(Stream):
 def formula_of(tokens, latex):
     """What these tokens are worth, as a function of the values; the same tokens are read once."""
     return Reader(tokens, latex).whole_inside()
+
+
+def shared(first, last):
+    """How many tokens two lists have in common at their beginning."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 UNKNOWN = "?"  # an argument that is no letter, in a signature

@@ -89,6 +89,8 @@ KL_TO_PRIOR = 0.5 * (0.5 + 0.04 - 1 - np.log(0.5))
         (r"\binom{5}{M} + \det(A) + \det w", 10 + 9 + 1.3),
         (r"(A^{1/2})_{1,2} + (A^{-1/2})_{1,2}", 1 - 1 / 3),
         (r"\tr(\diag(v_1, \dots, v_M)) + \tr(\diag(a, x))", 0.9 + 1.4),
+        (r"\tr(\diag(\exp(2 v_1), \dots, \exp(2 v_M)))", np.exp(0.6) + np.exp(1.2)),
+        (r"\|\exp(u / 2) \odot u\|_1 :", 0.5 * np.exp(0.25) + 2 * np.e),
         (r"\min_{b} b x", -1.1),
     ],
 )
@@ -124,6 +126,9 @@ def test_it_computes(latex, value):
         (r"\Normal(x; \mu, A)", "a normal density at"),
         (r"(A u)^{1/2}", "symmetric"),
         (r"\diag(v_1, v_2, \dots, v_3)", "the first and the last"),
+        (r"\diag(\exp(v_1), \dots, 2 v_M)", "the first and the last"),
+        (r"\exp(A)", "a number is wanted"),
+        (r"\log(u)", "a number is wanted"),
         (r"\max_{b > 0} b", r"no value was given for \\max"),
         (r"a \approx x", r"no value was given for \\approx"),
         (r"a \propto x", r"no value was given for \\propto"),
