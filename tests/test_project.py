@@ -27,7 +27,8 @@ CONDA_ONLY = {"python", "pip", "jupyterlab"}
 # an underscore, or that HELPERS names, serves them all and imports none of them.
 ORDER = [
     *("probability", "gaussians", "losses", "data", "networks", "optimisers", "training", "backprop"),
-    *("pca", "autoencoders", "sampling", "latent_models", "ppca", "latent", "elbo", "vae", "bayes", "checks"),
+    *("pca", "autoencoders", "sampling", "latent_models", "ppca", "latent", "elbo", "vae", "pretrained"),
+    *("bayes", "checks"),
 ]
 HELPERS = {"notebooks"}
 
@@ -40,7 +41,8 @@ def requirements(lines):
     return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
 
 
-PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
+PYPROJECT = tomllib.loads(read("pyproject.toml"))
+PROJECT = PYPROJECT["project"]
 VERSION = re.search(r'__version__ = "(.+)"', read("course_lib/_version.py")).group(1)
 CONSTRAINTS = requirements(line for line in read("constraints.txt").splitlines() if not line.startswith("#"))
 
@@ -353,6 +355,15 @@ def test_importing_the_package_loads_nothing_heavy():
     code = f"import sys, {', '.join(names)}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "[]", "")
+
+
+def test_every_file_of_the_package_is_installed_with_it():
+    """A notebook in Colab has no other files than those of the wheel: modules, and what package-data names."""
+    wanted = PYPROJECT["tool"]["setuptools"]["package-data"]["course_lib"]
+    data = [path for path in sorted((ROOT / "course_lib").rglob("*.*")) if path.suffix not in (".py", ".pyc")]
+    assert len(data) >= 4
+    assert [path.name for path in data if not any(path.match(f"course_lib/{pattern}") for pattern in wanted)] == []
+    assert sum(path.stat().st_size for path in data) < 2**20
 
 
 def test_the_package_says_its_version():
