@@ -1,9 +1,11 @@
 """The live figures: their mathematics against Python, and what a reader can do with them in a real browser.
 
 Everything is tried on a small site, made in seconds with the book's own extension, theme, scripts and styles, and what
-does not depend on one figure's mathematics on the real pages of the book as well.
+does not depend on one figure's mathematics on the real pages of the book as well. A tab is used for many tests, but
+each of them loads the page anew.
 """
 
+import copy
 import itertools
 import math
 import re
@@ -12,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import latent_space_data
 import numpy as np
 import pytest
 import scipy.integrate
@@ -25,6 +28,8 @@ from support import CHAPTERS, ROOT
 from test_browser import TOO_WIDE, WIDE, Visit, address, chromium, served  # noqa: F401  (two of them fixtures)
 
 from course_lib import elbo, latent, pca
+from course_lib.pretrained import pretrained_vae
+from course_lib.vae import VAE
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +40,7 @@ USE = re.compile(r"^```+\{interactive\} (\S+)\n:figure: (\S+)", re.M)
 
 CONFIGURATION = f"""\
 project = "Small"
-extensions = ["myst_parser", "interactive"]
+extensions = ["myst_parser", "interactive", "page_assets"]
 html_theme = "sphinx_book_theme"
 html_favicon = "picture.svg"
 html_static_path = [{str(STATIC)!r}]
@@ -83,7 +88,7 @@ class Place:
         return f"{self.site}-{self.name}"
 
 
-SMALL = [Place("small", "index.html", name, f"fig-{name}") for name in SCRIPTS]
+SMALL = [Place("small", f"{name}.html", name, f"fig-{name}") for name in SCRIPTS]
 BOOK = [
     Place("book", f"book/{chapter.stem}.html", name, figure)
     for chapter in CHAPTERS
@@ -102,33 +107,55 @@ each_script = pytest.mark.parametrize("name", SCRIPTS)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The small site: a page with every live figure and a page without one; its address and its folder."""
+    """The small site: a page for each live figure, one with all and one without any; its address and its folder."""
     folder = tmp_path_factory.mktemp("small")
-    index = "# Small\n\n```{toctree}\nplain\n```\n" + "".join(
-        f"\n## {name}\n{FIGURE.format(name=name, figure=f'fig-{name}')}\nWords after it.\n" for name in SCRIPTS
-    )
-    made = sphinx(folder, {"index": index, "plain": "# Plain\n\nNothing moves here.\n"})
+    figures = {name: FIGURE.format(name=name, figure=f"fig-{name}") + "\nWords after it.\n" for name in SCRIPTS}
+    pages = {name: f"# {name}\n{figure}" for name, figure in figures.items()}
+    pages["plain"] = "# Plain\n\nNothing moves here.\n"
+    pages["index"] = "# Small\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n"
+    pages["index"] += "".join(figure.replace(f"fig-{name}", f"fig-all-{name}") for name, figure in figures.items())
+    made = sphinx(folder, pages)
     assert made.returncode == 0, made.stderr
     with served(folder / "html") as where:
         yield where, folder / "html"
 
 
+@pytest.fixture(scope="module")
+def tabs(chromium):  # noqa: F811
+    """Open a page in the one tab that there is for each site, size and scheme: a new tab takes longer than a page."""
+    known = {}
+
+    def open_page(where, folder, page, viewport, scheme):
+        key = (where, *viewport.values(), scheme)
+        if key in known:
+            one = known[key]
+            one.tab.mouse.up()  # whatever the last test has left
+            one.tab.emulate_media(media="null")
+            one.tab.set_viewport_size(viewport)
+            one.tab.goto("about:blank")
+            one.complaints.clear()
+            one.open(page)
+        else:
+            one = known[key] = Visit(chromium, where, page, viewport, scheme, folder)
+        return one
+
+    yield open_page
+    for one in known.values():
+        one.context.close()
+
+
 @pytest.fixture
-def visit(request, chromium):  # noqa: F811
-    """Open the page of a place in a new tab; all tabs are closed at the end."""
-    opened = []
+def visit(request, tabs):
+    """Open the page of a place."""
 
     def open_page(place, viewport=WIDE, scheme="light"):
         if place.site == "small":
             where, folder = request.getfixturevalue("small")
         else:
             where, folder = request.getfixturevalue("address"), request.getfixturevalue("html")
-        opened.append(Visit(chromium, where, place.page, viewport, scheme, folder))
-        return opened[-1]
+        return tabs(where, folder, place.page, viewport, scheme)
 
-    yield open_page
-    for one in opened:
-        one.context.close()
+    return open_page
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +163,8 @@ def tab(small, chromium):  # noqa: F811
     """The page with every live figure, for what leaves no trace on it."""
     where, folder = small
     with Visit(chromium, where, "index.html", folder=folder) as visit:
+        for name in SCRIPTS:
+            live(visit, Place("small", "index.html", name, f"fig-all-{name}"))
         yield visit.tab
 
 
@@ -329,8 +358,7 @@ def curve(z):
 
 
 def log_joint(x, z, noise):
-    prior = scipy.stats.norm.logpdf(z)
-    return prior + scipy.stats.norm.logpdf(x, curve(z), noise).sum(-1)
+    return log_normal(z, 0, 1) + log_normal(x, curve(z), noise).sum(-1)
 
 
 def posterior_by_quadrature(x, noise):
@@ -378,7 +406,7 @@ def test_the_marginal_and_the_posterior_are_those_of_the_book(tab):
 def test_the_modes_are_the_peaks_of_the_posterior(tab):
     """Of those at least a hundredth as high as the highest; near that limit either answer will do."""
     points = random_points(tab, "latent-curve", 200)
-    fine = np.linspace(-6, 6, 12_001)
+    fine = np.linspace(-6, 6, 6001)
     counts = set()
     for point, found in zip(points, computed(tab, "latent-curve", points), strict=True):
         values = log_joint(plane(point), fine, point["noise"])
@@ -421,8 +449,8 @@ def test_the_heat_map_is_made_anew_for_another_noise_only(visit):
     assert image.get_attribute("href") != first
     second = image.get_attribute("href")
     one.tab.set_viewport_size({"width": 500, "height": 800})  # other ranges of the axes: another picture
-    one.tab.wait_for_function("() => document.querySelector('#fig-latent-curve .live-plot').clientWidth < 500")
-    assert image.get_attribute("href") != second
+    href = "document.querySelector('#fig-latent-curve mask image').getAttribute('href')"
+    one.tab.wait_for_function(f"second => {href} !== second", arg=second)
 
 
 def told(box):
@@ -712,11 +740,272 @@ def test_the_sum_is_the_same_at_every_angle_and_the_line_follows_its_end(visit):
     assert total.inner_text() != "125.00"
 
 
+# --- latent-space: the trained VAE of the book ---------------------------------------------------------------------
+
+SPACE = small_place("latent-space")
+REMADE = "the figure shows another model: run python book/_ext/latent_space_data.py"
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return pretrained_vae(2, dtype=torch.float64)
+
+
+def other_numbers(data, model):
+    """Where the file's numbers are not those of the model. The encoder's differ a little from machine to machine."""
+    wanted = latent_space_data.contents(model)
+    wrong = [key for key in wanted if key not in ("layers", "codes") and data[key] != wanted[key]]
+    for i, (found, layer) in enumerate(zip(data["layers"], wanted["layers"], strict=True)):
+        for key in ("weight", "bias"):
+            pair = [latent_space_data.unpack(one[key]) for one in (found, layer)]
+            if pair[0].shape != pair[1].shape or not torch.allclose(*pair, rtol=0, atol=1e-6):
+                wrong.append(f"{key} of layer {i + 1}")
+    if not torch.allclose(*(latent_space_data.unpack(one["codes"]) for one in (data, wanted)), rtol=0, atol=1e-5):
+        wrong.append("codes")
+    return wrong
+
+
+def test_the_file_holds_the_trained_model(vae):
+    data = latent_space_data.read()
+    assert other_numbers(data, vae) == [], REMADE
+    assert latent_space_data.text_of(data) == latent_space_data.TARGET.read_text(encoding="utf-8")
+    assert latent_space_data.difference(data, vae) < latent_space_data.TOLERANCE
+    another = copy.deepcopy(vae)
+    with torch.no_grad():
+        for parameter in another.parameters():
+            parameter += 1e-4
+    assert set(other_numbers(data, another)) >= {"weight of layer 1", "bias of layer 3", "codes"}
+    with pytest.raises(ValueError, match=r"the page needs latent_dim 2, a Bernoulli likelihood .* has 2, gaussian"):
+        latent_space_data.contents(VAE(64, 2, likelihood="gaussian", noise_sd=1.0))
+
+
+def test_the_file_is_small_and_comes_when_a_reader_comes_near(tabs, small):
+    """A page above it loads nothing of it; all that the figure needs stays below 300 kB, uncompressed."""
+    files = [STATIC / "interactive.js", STATIC / "interactive.css", STATIC / "interactive" / "latent-space.js"]
+    assert sum(file.stat().st_size for file in [*files, latent_space_data.TARGET]) < 300_000
+    assert latent_space_data.TARGET.read_text(encoding="utf-8").startswith(
+        latent_space_data.ABOUT + latent_space_data.BEGIN + "{"  # the rest is read as JSON: it can ask for nothing
+    )
+    page = "index.html"
+    assert SCRIPTS.index("latent-space") > 2, "it is too near the top of this page"
+    one = tabs(*small, page, WIDE, "light")
+    here = "() => [...document.scripts].filter(one => one.src.includes('/data/')).length"
+    assert one.tab.evaluate(here) == 0
+    assert one.tab.locator("#fig-all-latent-space img").count() == 1
+    live(one, Place("small", page, "latent-space", "fig-all-latent-space"))
+    assert one.tab.evaluate(here) == 1
+    assert one.complaints == []
+
+
+def test_without_its_numbers_the_static_picture_stays(visit):
+    one = visit(SMALL[0])
+    one.tab.route("**/data/latent-space.js", lambda route: route.abort())
+    try:
+        with one.tab.expect_event("requestfailed"):
+            one.open(SPACE.page)
+            one.tab.locator(f"#{SPACE.figure}").scroll_into_view_if_needed()
+        assert one.tab.locator(f"#{SPACE.figure} img").is_visible()
+        assert one.tab.locator(".live").count() == 0
+        assert not any("error in a script" in complaint for complaint in one.complaints)
+    finally:
+        one.tab.unroute_all()
+
+
+def test_pages_opened_as_files_are_live_too(chromium, small):  # noqa: F811
+    folder = small[1]
+    with Visit(chromium, folder.as_uri() + "/", "index.html", folder=folder) as one:
+        for name in SCRIPTS:
+            live(one, Place("small", "index.html", name, f"fig-all-{name}"))
+        assert one.complaints == []
+
+
+def test_numbers_are_packed_and_unpacked_alike(tab):
+    rows = torch.tensor([[0.5, -2.0, 1e-3], [0.0, 0.0, 0.0], [-3e-7, 2e-7, 1e-7]], dtype=torch.float64)
+    for n_bytes in (1, 2, 3):
+        packed = latent_space_data.pack(rows, n_bytes)
+        found = tab.evaluate(
+            "packed => courseFigures['latent-space'].unpack(packed).map(row => Array.from(row))", packed
+        )
+        np.testing.assert_allclose(found, latent_space_data.unpack(packed), rtol=1e-12, atol=0)
+        error = (torch.tensor(found, dtype=torch.float64) - rows).abs()
+        assert (error <= rows.abs().amax(1, keepdim=True) / (256**n_bytes - 3) + 1e-12).all()
+
+
+def test_the_page_decodes_as_the_book(tab, vae):
+    points = random_points(tab, "latent-space")
+    z = torch.tensor([[point["first"], point["second"]] for point in points], dtype=torch.float64)
+    expected = vae.decode(z).detach().numpy()
+    assert np.ptp(expected, axis=0).max() > 0.9
+    for found, image in zip(computed(tab, "latent-space", points), expected, strict=True):
+        np.testing.assert_allclose(found["image"], image, rtol=0, atol=1e-4)
+        assert found["ink"] == pytest.approx(image.sum(), abs=1e-3)
+        doubtful = [((low < image) & (image < 1 - low)).sum() for low in (0.1001, 0.0999)]
+        assert doubtful[0] <= found["doubtful"] <= doubtful[1]
+
+
+def log_densities(vae, z):
+    """Logarithms of the aggregated posterior of the training digits, as in the chapter, and of the prior."""
+    x, _ = latent_space_data.digits()
+    q = vae.encode(x[:1437])
+    return q.log_prob(z[:, None]).logsumexp(1).detach() - math.log(1437), vae.log_prior(z)
+
+
+def test_the_nearest_code_and_the_densities(tab, vae):
+    points = random_points(tab, "latent-space")
+    x, y = latent_space_data.digits()
+    codes = vae.encode(x).mean.detach().numpy()
+    z = np.array([[point["first"], point["second"]] for point in points])
+    posterior, prior = log_densities(vae, torch.from_numpy(z))
+    density = "points => points.map(one => courseFigures['latent-space'].aggregated(one.first, one.second))"
+    drawn_density = tab.evaluate(density, points)
+    for i, found in enumerate(computed(tab, "latent-space", points)):
+        distances = np.linalg.norm(codes - z[i], axis=1)
+        assert found["distance"] == pytest.approx(distances.min(), abs=1e-4)
+        assert distances[found["nearest"]] == pytest.approx(distances.min(), abs=1e-4)
+        assert found["label"] == y[found["nearest"]]
+        assert found["outside"] == pytest.approx(scipy.stats.chi2(2).sf((z[i] ** 2).sum()), rel=1e-9)
+        assert drawn_density[i] == pytest.approx(posterior[i].exp().item(), rel=1e-2, abs=1e-9)
+        assert found["ratio"] == pytest.approx((posterior[i] - prior[i]).exp().item(), rel=1e-2, abs=1e-6)
+    reach = max(point["first"] for point in points)
+    assert np.abs(codes).max() <= reach, "a code lies outside of the plane"
+
+
+def test_the_buttons_lead_to_a_hole_to_every_digit_and_into_the_prior(tab, vae):
+    hole = preset(tab, "latent-space", "A hole")
+    side = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    z = torch.cartesian_prod(side, side)
+    z = torch.cat([z[z.norm(dim=1) <= 2], torch.tensor([[hole["first"], hole["second"]]], dtype=torch.float64)])
+    posterior, prior = log_densities(vae, z)
+    ratios = (posterior - prior).numpy()
+    assert ratios[-1] == pytest.approx(ratios.min(), abs=0.02)
+    assert math.hypot(hole["first"], hole["second"]) <= 2
+    assert ratios[-1] < math.log(0.2)
+    at, labels = {}, []
+    for _ in range(10):
+        at = preset(tab, "latent-space", "Centre of the next digit", **at)
+        labels.append(computed(tab, "latent-space", [at])[0]["label"])
+    assert labels == [(labels[0] + i) % 10 for i in range(10)]
+    draws = tab.evaluate(
+        """() => Array.from({length: 2000}, courseFigures['latent-space'].presets
+            .find(one => one.label === 'Draw z from the prior').values).map(one => [one.first, one.second])"""
+    )
+    for i in range(2):
+        assert scipy.stats.kstest(np.array(draws)[:, i], "norm").pvalue > 1e-6  # they are not seeded
+    assert abs(np.corrcoef(np.array(draws).T)[0, 1]) < 0.2
+
+
+def pictures(box):
+    """The squares of ink in the plot: opacity by place, picture by picture."""
+    cells = box.locator(".live-ink").evaluate_all(
+        "cells => cells.map(cell => ['x', 'y', 'fill-opacity'].map(name => Number(cell.getAttribute(name))))"
+    )
+    for picture in (cells[:64], cells[64:]):
+        by_place = sorted(picture, key=lambda cell: (cell[1], cell[0]))  # row by row, as a reader sees them
+        yield np.array([opacity for *_, opacity in by_place])
+
+
+def in_data(box):
+    """From pixels of the plot to data: the rings of the prior say where the origin is, and how long a unit."""
+    rings = box.locator(".live-plot .live-ring")
+    x, y, unit, two = (float(rings.nth(i).get_attribute(n)) for i, n in ((0, "cx"), (0, "cy"), (0, "r"), (1, "r")))
+    assert two == pytest.approx(2 * unit, abs=0.02)
+    return lambda places: (np.asarray(places) - [x, y]) / [unit, -unit]
+
+
+def test_what_is_drawn_is_the_digits_and_the_decoded_image(visit, vae):
+    one = visit(SPACE)
+    box = live(one, SPACE)
+    x, y = latent_space_data.digits()
+    codes = vae.encode(x).mean.detach().numpy()
+    to_data = in_data(box)
+    for k in range(10):
+        path = box.locator(f".live-dots.live-tone-class-{k}").get_attribute("d")
+        dots = to_data([tuple(map(float, dot.split(","))) for dot in re.findall(r"M([-\d.,]+)h0", path)])
+        np.testing.assert_allclose(dots, codes[y == k], atol=0.01)
+    badges = box.locator(".live-badge")
+    assert badges.count() == 10
+    places = [[float(badge.get_attribute(name)) for name in ("cx", "cy")] for badge in badges.all()]
+    np.testing.assert_allclose(to_data(places), [np.median(codes[y == k], axis=0) for k in range(10)], atol=0.01)
+    assert box.locator(".live-numeral").all_text_contents() == [str(k) for k in range(10)]
+    for first, second in ((1.0, 1.0), (-1.5, -0.75), (0.2, -2.4)):
+        for name, value in (("first", first), ("second", second)):
+            box.locator(f"[data-parameter={name}]").fill(str(value))
+        np.testing.assert_allclose(to_data(place_of(box, "The point z")), (first, second), atol=0.01)
+        decoded, nearest = pictures(box)
+        z = torch.tensor([[first, second]], dtype=torch.float64)
+        np.testing.assert_allclose(decoded, vae.decode(z).detach()[0], atol=6e-4)
+        i = np.linalg.norm(codes - [first, second], axis=1).argmin()
+        np.testing.assert_array_equal(nearest, x[i])
+        assert re.match(rf"an? {y[i]}, ", told(box)["nearest"])
+        posterior, prior = log_densities(vae, z)
+        assert number(told(box)["ratio"]) == pytest.approx((posterior - prior).exp().item(), abs=0.006)
+    box.get_by_role("button", name="A hole").click()
+    assert told(box)["ratio"].endswith(", a hole")
+
+
+def test_one_digit_or_the_density_can_be_chosen(visit):
+    one = visit(SPACE)
+    box = live(one, SPACE)
+    chosen = box.get_by_role("combobox", name="In the plane")
+    assert box.locator(".live-dots").count() == 10
+    assert box.locator(".live-heat, .live-faint").count() == 0
+    chosen.select_option(label="the codes of the digit 3")
+    assert box.locator(".live-dots.live-tone-class-3").count() == box.locator(".live-dots").count() == 1
+    assert box.locator(".live-numeral").all_text_contents() == ["3"]
+    assert box.locator(".live-faint").count() == 1
+    chosen.select_option(label="the aggregated posterior density")
+    assert box.locator(".live-heat").count() == 1
+    assert box.locator(".live-dots").count() == 0
+    image = box.locator(".live-plot mask image").get_attribute("href")
+    box.locator(".live-handle").press("ArrowLeft")
+    assert box.locator(".live-plot mask image").get_attribute("href") == image
+
+
+def test_long_steps_with_shift(visit):
+    box = live(visit(SPACE), SPACE)
+    handle = box.locator(".live-handle")
+    for key, moved in (("Right", 0), ("Up", 1), ("Left", 0), ("Down", 1)):
+        start = in_data(box)(place_of(box, "The point z"))
+        handle.press(f"Arrow{key}")
+        step = in_data(box)(place_of(box, "The point z")) - start
+        assert step[moved] == pytest.approx(0.05 if key in ("Right", "Up") else -0.05, abs=1e-3)
+        handle.press(f"Shift+Arrow{key}")
+        np.testing.assert_allclose(in_data(box)(place_of(box, "The point z")), start + 11 * step, atol=2e-3)
+    assert handle.get_attribute("aria-valuetext") == "z₁ 1.00, z₂ 1.00"
+
+
+def test_the_point_comes_to_where_the_plane_is_pressed_or_tapped(visit):
+    one = visit(SPACE, PHONE)
+    box = live(one, SPACE)
+    knob, touch = box.locator(".live-knob"), one.context.new_cdp_session(one.tab)
+    pad = box.locator(".live-pad").bounding_box()
+
+    def at(share_x, share_y):
+        return pad["x"] + share_x * pad["width"], pad["y"] + share_y * pad["height"]
+
+    one.tab.mouse.move(*at(0.3, 0.4))
+    one.tab.mouse.down()
+    assert middle(knob) == pytest.approx(at(0.3, 0.4), abs=2)
+    one.tab.mouse.move(*at(0.4, 0.6), steps=3)  # and it can be dragged on
+    assert middle(knob) == pytest.approx(at(0.4, 0.6), abs=2)
+    one.tab.mouse.up()
+    x, y = at(0.7, 0.2)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    one.tab.wait_for_function(
+        "x => Math.abs(document.querySelector('.live-knob').getBoundingClientRect().x - x) < 15", arg=x
+    )
+    assert middle(knob) == pytest.approx((x, y), abs=2)
+    assert one.tab.evaluate("() => document.activeElement.getAttribute('aria-label')") == "The point z"
+    assert one.complaints == []
+
+
 # --- what a reader does --------------------------------------------------------------------------------------------
 
 
 def live(visit, place):
     """The live figure; fails where the static one is still there."""
+    visit.tab.locator(f"figure#{place.figure}").scroll_into_view_if_needed()  # some figures come only then
     box = visit.tab.locator(f"figure#{place.figure} > .live")
     box.wait_for()
     box.scroll_into_view_if_needed()
@@ -729,7 +1018,7 @@ def state(box):
         """box => [
             [...box.querySelectorAll('output, .live-value')].map(tag => tag.textContent).join(' | '),
             [...box.querySelectorAll('.live-plot :is(path, circle, rect, text)')]
-                .map(tag => [tag.getAttribute('d'), tag.getAttribute('cx'), tag.getAttribute('cy'), tag.textContent])
+                .map(tag => ['d', 'cx', 'cy', 'fill-opacity'].map(name => tag.getAttribute(name)) + tag.textContent)
                 .join(' '),
             [...box.querySelectorAll('.live-handle')].map(tag => tag.getAttribute('transform')).join(' ')]"""
     )
@@ -928,15 +1217,19 @@ def test_changes_are_told_in_one_sentence_and_not_at_once(visit, place):
     assert box.locator("[aria-live]:not([aria-live=off])").count() == 1
     first = sentence.inner_text()
     assert first.endswith(".")
-    changes = """tag => { window.told = 0;
-        new MutationObserver(() => window.told++).observe(tag, {childList: true}); }"""
-    sentence.evaluate(changes)
+    # A clock of our own: nothing is told before its time, and then once.
+    sentence.evaluate("""tag => { window.told = 0; window.alarms = new Map();
+        window.setTimeout = (act, ms) => { alarms.set(alarms.size + 1, {act, ms}); return alarms.size; };
+        window.clearTimeout = number => { if (alarms.has(number)) alarms.get(number).act = () => null; };
+        new MutationObserver(() => window.told++).observe(tag, {childList: true}); }""")
     box.locator("input").first.focus()
     for _ in range(6):
         one.tab.keyboard.press("ArrowRight")
-    one.tab.wait_for_function("() => window.told > 0")
-    one.tab.wait_for_timeout(700)
-    assert one.tab.evaluate("() => window.told") == 1
+    waiting = one.tab.evaluate("() => [...alarms.values()].map(one => one.ms)")
+    assert waiting.count(500) == 6, "not half a second after each change; the others are the theme's"
+    assert one.tab.evaluate("() => told") == 0
+    one.tab.evaluate("() => alarms.forEach(one => one.act())")
+    assert one.tab.evaluate("() => told") == 1
     assert sentence.inner_text() != first
 
 
@@ -1007,7 +1300,8 @@ CONTRAST = """box => {
     const ratio = colour => { const [a, b] = [light(colour), light(ground)].sort((a, b) => b - a);
         return (a + 0.05) / (b + 0.05); };
     const of = (kinds, property) => [...box.querySelectorAll(kinds)].map(tag => ratio(getComputedStyle(tag)[property]));
-    return {ground, lines: [...of('.live-line', 'stroke'), ...of('.live-knob, .live-point', 'fill')],
+    const lines = of('.live-line, .live-dots, .live-badge', 'stroke');
+    return {ground, lines: [...lines, ...of('.live-knob, .live-point', 'fill')],
         words: [...of('.live-plot text', 'fill'), ...of('p, li, label, output, .live-value', 'color')]};
 }"""
 
@@ -1031,19 +1325,22 @@ def test_lines_and_words_stand_out(visit, place, scheme):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_tone_stands_out(visit, scheme):
-    """The four tones, whether a figure uses them yet or not."""
+    """The four tones, each with a dash of its own, and those of the ten classes, whether a figure uses them or not."""
     one = visit(SMALL[0], scheme=scheme)
+    tones = [1, 2, 3, 4, *(f"class-{k}" for k in range(10))]
     found = one.tab.evaluate(
-        """contrast => { const box = document.createElement('div');
-            const paths = [1, 2, 3, 4].map(n => `<path class="live-line live-tone-${n}"/>`);
+        """([contrast, tones]) => { const box = document.createElement('div');
+            const paths = tones.map(tone => `<path class="live-line live-tone-${tone}"/>`);
             box.innerHTML = `<svg>${paths.join('')}</svg>`;
             document.body.append(box);
             return [eval(contrast)(box).lines, [...box.querySelectorAll('path')].map(path =>
                 [getComputedStyle(path).stroke, getComputedStyle(path).strokeDasharray])]; }""",
-        CONTRAST,
+        [CONTRAST, tones],
     )
+    assert len(found[0]) == 14
     assert min(found[0]) >= 3
-    assert len({colour for colour, _ in found[1]}) == len({dash for _, dash in found[1]}) == 4
+    assert len({colour for colour, _ in found[1]}) == 14
+    assert len({dash for _, dash in found[1][:4]}) == 4
 
 
 # --- the shared script: what the first figures do not use -----------------------------------------------------------
@@ -1150,7 +1447,7 @@ def test_a_broken_figure_leaves_the_static_picture(visit):
 @each_script
 def test_the_scripts_are_small_and_ask_for_nothing(name):
     files = [STATIC / "interactive.js", STATIC / "interactive.css", STATIC / "interactive" / f"{name}.js"]
-    assert sum(file.stat().st_size for file in files) < 40_000
+    assert sum(file.stat().st_size for file in files) < 45_000
     for file in files:
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not re.search(r"https?://|\bimport\b|fetch\(|XMLHttpRequest", text)

@@ -13,10 +13,15 @@
      summary(params, result)           one sentence for those who do not see the picture
    }).
 
-   Tones 1 to 4 are the colours of interactive.css; each has a line style of its own, so that colour is never all. */
+   Tones 1 to 4 are the colours of interactive.css; each has a line style of its own, so that colour is never all. Ten
+   more, class-0 to class-9, are for dots whose classes are named beside them, and "grey" is for what is in the background.
+
+   A figure that needs many numbers calls CourseFigure.withData(name, (data) => CourseFigure.register({...})). */
 "use strict";
 (() => {
   const FAR = 1e4; // pixels; browsers draw nothing sensible beyond, and a diverging path goes anywhere
+  const NEAR = "800px"; // so far from the window a figure with data of its own begins to fetch them
+  const HERE = document.currentScript.src;
   const PATIENCE = 500; // ms without a change before a screen reader is told, or it would never stop talking
   let count = 0; // makes the ids of clips and masks unique on the page
 
@@ -140,6 +145,11 @@
         this.add("circle", tone, "point", { cx: this.px(x), cy: this.py(ys[i]), r: radius });
       });
     }
+    /** Many small points, in one element of the page. */
+    dots(xs, ys, tone, size = 3, kind = "dots") {
+      const d = Array.from(xs, (x, i) => `M${this.px(x)},${this.py(ys[i])}h0`).join("");
+      this.add("path", tone, kind, { d, "stroke-width": size });
+    }
     /** A thin circle round (x, y): where one unit is as long on both axes. */
     circle(x, y, radius, tone) {
       const r = this.px(x + radius) - this.px(x);
@@ -147,6 +157,12 @@
     }
     label(x, y, text, anchor = "middle", dx = 0, dy = 0) {
       this.view.text(this.px(x) + dx, this.py(y) + dy, text, anchor, "live-label");
+    }
+    /** The name of a class, one letter or numeral, in a small disc with the rim of its tone. */
+    badge(x, y, text, tone) {
+      const at = { cx: this.px(x), cy: this.py(y), r: 9, class: `live-badge live-tone-${tone}` };
+      this.view.canvas.append(svg("circle", at));
+      this.view.text(at.cx, at.cy + 4.5, text, "middle", "live-numeral");
     }
 
     /** Values of f on a grid of cells over the plot, rows from the top. */
@@ -209,10 +225,11 @@
       return sheet.toDataURL();
     }
 
-    /** A point to drag. horizontal, vertical: the parameters it moves; drag(x, y): what they become, if not x and y. */
-    handle({ x, y, tone, label, horizontal, vertical, drag }) {
+    /** A point to drag. horizontal, vertical: the parameters it moves; drag(x, y): what they become, if not x and y;
+        anywhere: it also comes to where the plot is pressed or tapped. */
+    handle({ x, y, tone, label, horizontal, vertical, drag, anywhere = false }) {
       const both = (u, v) => ({ ...(horizontal && { [horizontal]: u }), ...(vertical && { [vertical]: v }) });
-      this.view.handle(this, { x, y, tone, label, names: [horizontal, vertical], drag: drag || both });
+      this.view.handle(this, { x, y, tone, label, names: [horizontal, vertical], drag: drag || both, anywhere });
     }
   }
 
@@ -245,6 +262,19 @@
     text(x, y, words, anchor, kind = "live-note") {
       this.canvas.append(svg("text", { x, y, "text-anchor": anchor, class: kind }, words));
     }
+    /** Shares of ink between 0 and 1 as a square picture, row by row. */
+    image({ left, top, size, values, title }) {
+      const columns = Math.sqrt(values.length);
+      const edge = (i) => Math.round((i * size) / columns); // whole pixels, or there are gaps between the cells
+      this.text(left, top - 7, title, "start");
+      values.forEach((value, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        const [x, y] = [left + edge(column), top + edge(row)];
+        const [width, height] = [edge(column + 1) - edge(column), edge(row + 1) - edge(row)];
+        this.canvas.append(svg("rect", { x, y, width, height, "fill-opacity": value.toFixed(3), class: "live-ink" }));
+      });
+      this.canvas.append(svg("rect", { x: left, y: top, width: size, height: size, class: "live-frame" }));
+    }
 
     handle(plot, spec) {
       if (!this.known.has(spec.label)) this.known.set(spec.label, this.newHandle(spec));
@@ -259,24 +289,37 @@
         "aria-valuetext": moved.map((one) => `${one.label} ${this.live.say(one)}`).join(", "),
       }, []);
       knob.place = place;
+      if (spec.anywhere) make(knob.pad, plot.frame, []);
     }
-    newHandle({ label, tone }) {
+    newHandle({ label, anywhere }) {
       // The outer circle cannot be seen: it makes the handle large enough for a finger.
       const node = svg("g", { tabindex: 0, role: "slider", "aria-label": label },
         svg("circle", { r: 20, class: "live-touch" }), svg("circle", { r: 7, class: "live-knob" }));
-      const knob = { node };
+      const pad = svg("rect", { class: "live-touch live-pad", "aria-hidden": "true" });
+      const knob = { node, pad };
       let held = null; // from the pointer to the middle of the handle, so that it does not jump when grabbed
       const pointer = (event) => {
         const box = this.svg.getBoundingClientRect();
         return [event.clientX - box.left, event.clientY - box.top];
       };
-      node.addEventListener("pointerdown", (event) => {
+      const grab = (event) => {
         if (event.button !== 0) return;
         const [x, y] = pointer(event);
         held = [knob.place[0] - x, knob.place[1] - y];
         node.setPointerCapture(event.pointerId);
         node.focus({ preventScroll: true });
         event.preventDefault();
+      };
+      const come = (event) => this.live.set(knob.spec.drag(...knob.plot.at(...pointer(event))), true);
+      node.addEventListener("pointerdown", grab);
+      pad.addEventListener("pointerdown", (event) => {
+        if (event.button !== 0 || event.pointerType === "touch") return; // a finger scrolls the page there
+        come(event);
+        grab(event);
+      });
+      pad.addEventListener("click", (event) => {
+        come(event);
+        node.focus({ preventScroll: true });
       });
       // Else the page scrolls under the finger; the style touch-action does not help on a part of an SVG.
       node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
@@ -296,8 +339,10 @@
         if (!moves[event.key]) return;
         event.preventDefault(); // the page would scroll
         const [name, steps] = moves[event.key];
-        this.live.set({ [name]: this.live.params[name] + steps * this.live.parameter(name).step }, true);
+        const change = (event.shiftKey ? 10 : 1) * steps * this.live.parameter(name).step;
+        this.live.set({ [name]: this.live.params[name] + change }, true);
       });
+      if (anywhere) this.knobs.prepend(pad);
       this.knobs.append(node);
       return knob;
     }
@@ -430,6 +475,21 @@
     }
   }
 
+  /** Fetches interactive/data/NAME.js, which fills CourseFigure.data[name], as soon as a reader comes near the figure. */
+  function withData(name, build) {
+    const near = new IntersectionObserver((seen) => {
+      if (!seen.some((one) => one.isIntersecting)) return;
+      near.disconnect();
+      const script = html("script", { src: new URL(`interactive/data/${name}.js`, HERE).href });
+      script.addEventListener("load", () => build(CourseFigure.data[name]));
+      document.head.append(script); // unlike fetch, this also works in a page opened as a file
+    }, { rootMargin: NEAR });
+    for (const place of document.querySelectorAll(`.interactive[data-name="${name}"]`)) {
+      const home = document.getElementById(place.dataset.figure);
+      if (home) near.observe(home);
+    }
+  }
+
   window.courseFigures = {};
-  window.CourseFigure = { register, format, scientific, linspace, clamp };
+  window.CourseFigure = { register, withData, format, scientific, linspace, clamp, data: {} };
 })();
