@@ -122,7 +122,7 @@ def test_from_the_network_to_a_saved_model_with_its_numbers(binarisation, mirror
 
 def test_the_protocols(files):
     grey, grey_test = images(files, "none")
-    assert grey.shape, grey_test.shape == ((300, 784), (120, 784))
+    assert (grey.shape, grey_test.shape) == ((300, 784), (120, 784))
     assert torch.equal(grey, data.load_mnist(files).x)
     assert len(grey.unique()) > 10
     dynamic, static = images(files, "dynamic"), images(files, "static")
