@@ -415,7 +415,7 @@ def _layers_of(mlp):
     if not isinstance(mlp, MLP):
         raise TypeError(f"mlp is a {type(mlp).__name__}: give a course_lib.networks.MLP")
     # A loop over a ParameterList looks each entry up by name; on a small network it would take a tenth of the step.
-    weights, biases = mlp.weights._parameters.values(), mlp.biases._parameters.values()
+    weights, biases = mlp._modules["weights"]._parameters.values(), mlp._modules["biases"]._parameters.values()
     return [None, *weights], [None, *biases], [None, *mlp.activations()]
 
 

@@ -4,8 +4,9 @@ A step function changes the parameters in place: `momentum(params, grads, state,
 step to the next stands in `state`, a dict that is {} before the first step; it holds tensors and numbers only, so that
 it can be saved. Gradients are those of a mean over the batch.
 
-The step functions call torch._foreach_*, one operation for a whole list of tensors, as torch.optim does: on small
-networks the Python loop over the parameters would take longer than the arithmetic. Chapter 4 writes the loop.
+The step functions call torch._foreach_* and torch._fused_*, one operation for a whole list of tensors, as torch.optim
+does: on small networks the Python loop over the parameters would take longer than the arithmetic. Chapter 4 writes the
+loop.
 """
 
 import math
@@ -117,8 +118,13 @@ def adam(
     if not 0 < eps < math.inf:
         raise ValueError(f"eps is {eps}: it must be positive and finite")
     if _begin(params, grads, state, lr, beta_1=betas[0], beta_2=betas[1]):
-        state["mean"], state["square"] = ([torch.zeros_like(grad) for grad in grads] for _ in range(2))
+        state["mean"], state["square"] = ([torch.zeros_like(g).contiguous() for g in grads] for _ in range(2))
     mean, square, t = state["mean"], state["square"], state["step"]
+    if _in_one_kernel(params, grads, mean, square):
+        steps = [torch.scalar_tensor(t, dtype=torch.float32)] * len(params)
+        options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": 0.0}
+        torch._fused_adam_(params, grads, mean, square, [], steps, lr=lr, amsgrad=False, maximize=False, **options)
+        return
     torch._foreach_lerp_(mean, grads, 1 - betas[0])
     torch._foreach_mul_(square, betas[1])
     torch._foreach_addcmul_(square, grads, grads, 1 - betas[1])
@@ -126,6 +132,19 @@ def adam(
     torch._foreach_div_(scale, math.sqrt(1 - betas[1] ** t))
     torch._foreach_add_(scale, eps)
     torch._foreach_addcdiv_(params, mean, scale, -lr / (1 - betas[0] ** t))
+
+
+def _in_one_kernel(*lists):
+    """Whether torch's one operation for the whole step may be used: it looks at neither shapes nor strides itself.
+
+    It runs a tenth as long as the seven operations on small networks on the CPU; elsewhere each of the seven is one
+    kernel for all tensors already.
+    """
+    return all(
+        p.is_cpu and g.is_cpu and m.is_cpu and s.is_cpu and p.shape == g.shape == m.shape == s.shape
+        and p.is_contiguous() and g.is_contiguous() and m.is_contiguous() and s.is_contiguous()
+        for p, g, m, s in zip(*lists, strict=True)
+    )  # fmt: skip
 
 
 OPTIMISERS = {"sgd": sgd, "momentum": momentum, "nesterov": nesterov, "adam": adam}

@@ -28,6 +28,7 @@ from course_lib.optimisers import OPTIMISERS, learning_rate_schedule, minibatche
 __all__ = ["History", "TrainingDiverged", "evaluate", "fit"]
 
 FORMAT = "course_lib checkpoint 1"
+FETCHED = 1 << 17  # numbers in the batches that are fetched at once: 512 KiB in float32
 
 
 class History(NamedTuple):
@@ -87,7 +88,9 @@ def fit(
     optimiser: "sgd", "momentum", "nesterov", "adam", or a step function like those of `course_lib.optimisers`.
     gradients: "autograd", or a function (model, *batch) -> (loss, gradients in the order of model.parameters()), or
     "analytic" for a loss that brings such a function as its attribute `gradients`, like `vae_loss` of course_lib.vae;
-    of a functools.partial, the options go to both.
+    of a functools.partial, the options go to both. If the function has an attribute `prepare`, prepare(model,
+    *data) is called once, and what it returns takes the function's place. That may look at the data once and for all,
+    and use its memory again: the gradients that it returns need last only until its next call.
     validation: a tuple like data; its mean loss is measured after each epoch, and does not change the training.
 
     Randomness: the permutations come from a generator of their own, seeded by `seed`. PyTorch's global generator, from
@@ -190,6 +193,7 @@ class _Run:
         self.device = _check_device(device) if device is not None else self.params[0].device
         self.model = model.to(self.device)
         self.data = _moved(data, self.device)
+        self.value_and_gradients = _prepared(self.gradients, self.model, self.data)
         self.validation = None if validation is None else _moved(validation, self.device)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser_state = {}
@@ -217,7 +221,7 @@ class _Run:
         # an address is another one in the next process
         return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing)) for name, thing in described.items()}
 
-    @property
+    @cached_property
     def n_batches(self):
         return math.ceil(self.n / self.batch_size)
 
@@ -229,14 +233,24 @@ class _Run:
         """Yield after each step of the epoch; those that a checkpoint has done already are left out."""
         self.before_shuffle = self.generator.get_state()
         started = time.perf_counter() - self.epoch_seconds
-        for index in minibatches(self.n, self.batch_size, self.generator)[self.batches_done :]:
-            batch = [t[index.to(t.device)].to(self.device) for t in self.data]
-            value, grads = self.gradients(self.model, *batch)
-            self.epoch_loss += len(index) * self._finite(value)
+        for batch in self._batches():
+            value, grads = self.value_and_gradients(self.model, *batch)
+            self.epoch_loss += len(batch[0]) * self._finite(value)
             self.optimise(self.params, grads, self.optimiser_state, self.rate(self.steps_done))
             self.batches_done += 1
             self.epoch_seconds = time.perf_counter() - started
             yield
+
+    def _batches(self):
+        """The batches that are left of the epoch. Many small ones are fetched at once, in one piece of memory."""
+        indices = minibatches(self.n, self.batch_size, self.generator)[self.batches_done :]
+        row = sum(t[0].numel() for t in self.data)
+        at_once = max(1, FETCHED // (self.batch_size * row)) if row else len(indices)
+        for k in range(0, len(indices), at_once):
+            index = torch.cat(indices[k : k + at_once])
+            fetched = [t.index_select(0, index.to(t.device)).split(self.batch_size) for t in self.data]
+            for batch in zip(*fetched, strict=True):
+                yield [t.to(self.device) for t in batch]
 
     def end_epoch(self):
         self.history.loss.append(self.epoch_loss / self.n)
@@ -457,6 +471,13 @@ def _analytic(loss):
             "function (model, *batch) -> (loss, gradients)"
         )
     return gradients
+
+
+def _prepared(gradients, model, data):
+    """What is called at each step: of a function that brings `prepare`, what that makes for this model and data."""
+    if isinstance(gradients, partial):
+        return partial(_prepared(gradients.func, model, data), *gradients.args, **gradients.keywords)
+    return gradients.prepare(model, *data) if hasattr(gradients, "prepare") else gradients
 
 
 def _step_function(optimiser):

@@ -16,11 +16,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, mm
 from torch.nn.functional import softplus
 
 from course_lib import elbo as bounds_of
 from course_lib._validation import (
+    FLOATS,
     bounds,
     check_count,
     check_finite,
@@ -31,10 +32,10 @@ from course_lib._validation import (
     one_of,
     values_are_known,
 )
-from course_lib.backprop import _backward, _forward, _layers_of
+from course_lib.backprop import _layers_of, _times_derivative
 from course_lib.gaussians import LOG_TWO_PI
 from course_lib.latent_models import GaussianPosterior
-from course_lib.networks import MLP
+from course_lib.networks import ACTIVATIONS, MLP
 
 __all__ = ["VAE", "vae_gradients", "vae_loss"]
 
@@ -114,7 +115,7 @@ class VAE(torch.nn.Module):
         Shapes: x (*batch, data_dim). Returns a GaussianPosterior with a mean of shape (*batch, latent_dim).
         Raises TypeError or ValueError for an x of another width, dtype or device than the weights, NaN or infinity,
         and a log-variance whose exponential leaves the range of the dtype.
-        Chapter 9.
+        Chapter 9, equation def-vae-encoder.
 
         Examples:
             >>> VAE(5, 2).encode(torch.zeros(3, 5)).mean.shape
@@ -180,7 +181,7 @@ class VAE(torch.nn.Module):
         N data, give z (S, 1, m) and x (N, d). Returns (*samples, *batch), summed over the entries of x.
         Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, an overflow, and for a
         Bernoulli likelihood entries of x that are not 0 or 1.
-        Chapter 9.
+        Chapter 9, equations eq-vae-bernoulli-log and eq-vae-gaussian-log.
 
         Examples:
             >>> model = VAE(5, 2)
@@ -234,8 +235,8 @@ class VAE(torch.nn.Module):
         see `course_lib.elbo.elbo`. Each datum has noise of its own. Differentiable.
         Shapes: x (*batch, data_dim). Returns (*batch).
         Raises what `encode`, `log_conditional` and `course_lib.elbo.elbo` raise.
-        Chapter 8, equation def-elbo-samples; chapter 9. D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes
-        (2014).
+        Chapter 9, equation def-vae-estimate; chapter 8, equation def-elbo-samples. D. P. Kingma and M. Welling,
+        Auto-Encoding Variational Bayes (2014).
 
         Examples:
             >>> model = VAE(5, 2, generator=torch.Generator().manual_seed(0))
@@ -287,7 +288,7 @@ class VAE(torch.nn.Module):
         A dimension whose summand is near zero for all data is not used: q is the prior there, whatever x is.
         Shapes: x (*batch, data_dim). Returns (*batch, latent_dim), never negative but for rounding.
         Raises what `encode` raises.
-        Chapter 9; chapter 2, equation eq-kl-log-variance.
+        Chapter 9, equation eq-vae-kl; chapter 2, equation eq-kl-log-variance.
 
         Examples:
             >>> VAE(5, 2).kl_per_dimension(torch.zeros(3, 5)).shape
@@ -338,7 +339,7 @@ class VAE(torch.nn.Module):
 
         Shapes: start and end (*batch, data_dim). Returns (n, *batch, data_dim); the first and the last are the
         reconstructions of start and end.
-        Raises what `encode` raises, and ValueError for an n below 2.
+        Raises what `encode` raises, and ValueError for an n below 2 and for two different shapes.
         Chapter 9.
 
         Examples:
@@ -347,6 +348,8 @@ class VAE(torch.nn.Module):
         """
         if check_count("n", n) < 2:
             raise ValueError(f"n is {n}: a line has two ends, give 2 or more")
+        if isinstance(start, Tensor) and isinstance(end, Tensor) and start.shape != end.shape:
+            raise ValueError(f"start has shape {tuple(start.shape)} but end {tuple(end.shape)}: give the same for both")
         first, last = self.encode(start).mean, self.encode(end).mean
         share = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device)
         return self.decode(torch.lerp(first, last, share.reshape(n, *[1] * first.ndim)))
@@ -389,7 +392,11 @@ class VAE(torch.nn.Module):
     # Checks
 
     def _check_rows(self, name, rows, width, meaning):
-        check_types({name: rows, "the first weight": self.encoder.weights[0]})
+        W = self._modules["encoder"]._modules["weights"]._parameters["0"]  # the short way: every step asks
+        alike = isinstance(rows, Tensor) and rows.dtype is W.dtype in FLOATS and rows.device == W.device
+        if alike and rows.ndim and rows.shape[-1] == width:
+            return
+        check_types({name: rows, "the first weight": W})
         if rows.ndim == 0 or rows.shape[-1] != width:
             raise ValueError(f"{name} has shape {tuple(rows.shape)}: its last dimension must be {width}, the {meaning}")
 
@@ -448,10 +455,10 @@ def vae_loss(
     Shapes: x (*batch, data_dim). Returns a scalar.
     Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, grey pixels beside a Bernoulli
     likelihood, options out of range or that do not go together, and a loss beyond the range of the dtype.
-    Chapter 9. I. Higgins and others, beta-VAE (2017); Y. Burda, R. Grosse and R. Salakhutdinov, Importance Weighted
-    Autoencoders (2016); D. P. Kingma and others, Improved Variational Inference with Inverse Autoregressive Flow
-    (2016), for free bits; S. R. Bowman and others, Generating Sentences from a Continuous Space (2016), for the
-    warm-up.
+    Chapter 9, equations def-vae-loss, def-vae-beta, def-vae-free-bits and def-vae-warm-up. I. Higgins and others,
+    beta-VAE (2017); Y. Burda, R. Grosse and R. Salakhutdinov, Importance Weighted Autoencoders (2016); D. P. Kingma and
+    others, Improved Variational Inference with Inverse Autoregressive Flow (2016), for free bits; S. R. Bowman and
+    others, Generating Sentences from a Continuous Space (2016), for the warm-up.
 
     Examples:
         >>> model = VAE(5, 2, generator=torch.Generator().manual_seed(0))
@@ -461,6 +468,7 @@ def vae_loss(
         >>> bool((loss + bound.mean()).abs() < 1e-6)
         True
     """
+    _check_model(model)
     options = _options(model, objective, n_samples, beta, free_bits, warmup)
     rows = _rows(model, x, generator)
     mean, log_var = model.encoder(rows).chunk(2, -1)
@@ -474,7 +482,7 @@ def vae_loss(
         value = options.weight * by_dimension.clamp(min=options.free_bits).sum() - log_p.mean()
     if values_are_known(value) and not math.isfinite(value.item()):
         model._explain(rows)
-    _count_step(model, warmup)
+    _count_step(model, options)
     return value
 
 
@@ -493,11 +501,14 @@ def vae_gradients(
 
     Options, noise and errors are those of `vae_loss`: with gradients=vae_gradients, or "analytic", `fit` gives the same
     weights as without, but for rounding. Other options than the defaults go to fit as functools.partial, to both.
+    For a loop of your own, gradients = vae_gradients.prepare(model) makes a function of the same arguments that takes
+    half the time: it uses its memory again, so what it returns lasts until its next call. `fit` does so by itself.
     Shapes: x (*batch, data_dim). Returns a scalar, and the gradients in the order of model.parameters(), without those
     of parameters that require none.
     Raises what `vae_loss` raises.
-    Chapter 9; chapter 5, equations eq-bp-rows-recurrence and eq-bp-rows-parameters; chapter 8, equation eq-pathwise.
-    D. P. Kingma and M. Welling, Auto-Encoding Variational Bayes (2014).
+    Chapter 9, equations eq-vae-slope-mean, eq-vae-slope-log-var and eq-vae-slope-noise; chapter 5, equations
+    eq-bp-recurrence and eq-bp-parameters; chapter 8, equation eq-pathwise. D. P. Kingma and M. Welling, Auto-Encoding
+    Variational Bayes (2014).
 
     Examples:
         >>> model = VAE(5, 2, (4,), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -509,112 +520,239 @@ def vae_gradients(
         >>> all(torch.allclose(g, h, rtol=1e-10) for g, h in zip(gradients, by_autograd, strict=True))
         True
     """
-    options = _options(model, objective, n_samples, beta, free_bits, warmup)
-    with torch.no_grad():
-        rows = _rows(model, x, generator)
-        value, gradients = _value_and_gradients(model, rows, options, generator)
-        # NaN or infinity anywhere reaches the loss, or the gradient of the first weight that is trained
-        first = next((grad for grad in gradients if grad.ndim == 2), value)
-        if values_are_known(value) and not math.isfinite(value.item() + first.sum().item()):
-            model._explain(rows)
-    _count_step(model, warmup)
-    return value, gradients
+    options = {"objective": objective, "n_samples": n_samples, "beta": beta, "free_bits": free_bits, "warmup": warmup}
+    return _Gradients(model)(model, x, generator=generator, **options)
+
+
+class _Gradients:
+    """`vae_gradients` of one model for many steps. Each call writes over the gradients that the one before returned.
+
+    If the data are given, they are looked at now, and batches of their rows not again.
+    """
+
+    def __init__(self, model, data=None):
+        _check_model(model)
+        self.model, self.workspaces, self.given, self.options = model, {}, None, None
+        self.known = data is not None and data.device == model.encoder.weights[0].device
+        if self.known:
+            _rows(model, data, None)
+
+    def __call__(self, model, x, *, generator=None, **given):
+        if model is not self.model:
+            raise ValueError("these gradients were prepared for another model: call prepare with this one")
+        if given != self.given or given.get("warmup"):  # a warm-up is another weight at each step
+            self.given, self.options = given, _options(model, **given)
+        options = self.options
+        with torch.no_grad():
+            rows = x if self.known and x.ndim == 2 and generator is None else _rows(model, x, generator)
+            size = len(rows), options.n_samples
+            memory = self.workspaces.get(size)
+            if memory is None or memory.places != memory.places_now():
+                memory = self.workspaces[size] = _Workspace(model, *size)
+            value = _forward_and_backward(model, rows, options, generator, memory)
+            # NaN or infinity anywhere reaches the loss, or the gradient of the first weight that is trained
+            watched = value if memory.first is None else memory.first
+            if values_are_known(value) and not math.isfinite(value.item() + watched.sum().item()):
+                model._explain(rows)
+        _count_step(model, options)
+        return value, memory.trained
 
 
 vae_loss.gradients = vae_gradients  # where fit looks for gradients="analytic"
+vae_gradients.prepare = _Gradients  # what fit calls instead, step after step
 
 
-def _value_and_gradients(model, x, options, generator):
-    """Torch operations with alpha= and value= stand where a product with a number would be an operation of its own."""
-    N, m, S = len(x), model.latent_dim, options.n_samples
-    encoder, decoder = _Network(model.encoder), _Network(model.decoder)
-    mean, log_var = encoder.forward(x).split(m, 1)
-    noise = _noise(S, mean, generator)
-    shift = (0.5 * log_var).exp_() * noise
-    z = mean + shift
+def _forward_and_backward(model, x, options, generator, memory):
+    """The two steps of backpropagation through the sampled code, with a **column** for each datum or sample.
+
+    On a small network an operation takes longer to begin than to compute. So there are few of them: alpha= and value=
+    stand where a product with a number would be one of its own. And all that can be made before is in `memory`.
+    """
+    S, mean, log_var = options.n_samples, memory.mean, memory.log_var
     law = _bernoulli if model.likelihood == "bernoulli" else _gaussian
-    log_p, slope, scaled = law(model, x, decoder.forward(z.view(S * N, m)).view(S, N, -1))
     bound = _importance_weighted if options.objective == "iwae" else _plain
-    value, share, by_mean, by_log_var, prior = bound(log_p, mean, log_var, z, noise, options)
-    by_decoder, by_z = decoder.backward(slope.mul_(share).view(S * N, -1), to_input=True)
-    by_z = by_z.view(S, N, m) if prior is None else by_z.view(S, N, m) + prior
-    # back along z = mean + exp(log_var / 2) noise to the two heads, where the direct derivatives are added
-    by_shift = by_z * shift
-    by_heads = torch.cat((by_mean.add_(_over_samples(by_z)), by_log_var.add_(_over_samples(by_shift), alpha=0.5)), 1)
-    by_encoder, _ = encoder.backward(by_heads, to_input=False)
-    gradients, params = by_encoder + by_decoder, encoder.params() + decoder.params()
-    if model.noise in ("learned", "per_dimension"):
-        gradients.insert(0, _by_log_noise_var(model, share, scaled))
-        params.insert(0, model.log_noise_var)
-    return value, [grad for grad, param in zip(gradients, params, strict=True) if param.requires_grad]
+    _forward(memory.encoder, x.T, x)  # fills mean and log_var
+    memory.noise.normal_(generator=generator)
+    shift = torch.mul(log_var, memory.half, out=memory.deviation).exp_()
+    if S > 1:
+        shift, mean = shift.repeat(1, S), mean.repeat(1, S)
+    z = torch.add(mean, shift.mul_(memory.noise_columns), out=memory.z)
+    _forward(memory.decoder, z, memory.z_rows)  # fills output
+    cost, scaled = law(model, x, memory.output, memory.slope)
+    value, share, prior = bound(cost, memory, options)
+    memory.slope.mul_(share)
+    by_z = _backward(memory.decoder, memory.slope_columns, to_input=True)
+    if prior is not None:
+        by_z.add_(prior)
+    # back along z = mean + exp(log_var / 2) noise to the two heads, which hold the direct derivatives by now
+    memory.mean.add_(_over_samples(by_z, S))
+    log_var.add_(_over_samples(by_z.mul_(shift), S), alpha=0.5)
+    _backward(memory.encoder, memory.heads, to_input=False)
+    if memory.by_noise is not None:
+        _by_log_noise_var(share, scaled, memory.by_noise)
+    return value
 
 
-def _over_samples(t):
-    return t.squeeze(0) if len(t) == 1 else t.sum(0)
+def _over_samples(columns, n_samples):
+    return columns if n_samples == 1 else columns.view(len(columns), n_samples, -1).sum(1)
 
 
-class _Network:
-    """An MLP between its forward and its backward step, in chapter 5's way and without looking at anything twice."""
-
-    def __init__(self, mlp):
-        self.W, self.b, self.g = _layers_of(mlp)
-
-    def forward(self, x):
-        self.a, self.h = _forward(self.W, self.b, self.g, x)
-        return self.h[-1]
-
-    def backward(self, slope, to_input):
-        return _backward(self.W, self.g, self.a, self.h, slope, to_input)
-
-    def params(self):
-        return self.W[1:] + self.b[1:]
+def _forward(layers, h, h_T):
+    """The forward step of chapter 5 on columns: fills a and h of each layer."""
+    for layer in layers:
+        layer.received_T = h_T
+        mm(layer.W, h, out=layer.a).add_(layer.b)
+        layer.h = h = layer.activate(layer.a)
+        h_T = layer.a_T if h is layer.a else h.T
 
 
-def _plain(log_p, mean, log_var, z, noise, options):
-    """The loss, the share of each sample in it, and its direct derivatives by mean, log_var and z (here none)."""
-    (S, N), weight = log_p.shape, options.weight
-    excess = log_var.expm1()
-    twice = torch.addcmul(excess - log_var, mean, mean)  # twice the divergence of each dimension
-    value = log_p.sum().mul_(-1 / (S * N))
+def _backward(layers, slope, to_input):
+    """The recurrence of chapter 5 on columns: fills the gradients, from the derivative by the last h.
+
+    Returns the derivative by what the first layer received, if it is asked for.
+    """
+    for layer in reversed(layers):
+        delta = _times_derivative(slope, layer.g, layer.a, layer.h)
+        mm(delta, layer.received_T, out=layer.by_W)
+        mm(delta, layer.ones, out=layer.by_b)  # the sum over the columns
+        if to_input or layer is not layers[0]:
+            slope = mm(layer.W_T, delta, out=layer.by_received)
+    return slope
+
+
+class _Workspace:
+    """All that the steps for N data with S samples each can find ready: memory, and its parts in other shapes."""
+
+    def __init__(self, model, N, S):
+        m, d = model.latent_dim, model.data_dim
+        self.encoder, by_encoder, params = _layers(model.encoder, N)
+        self.decoder, by_decoder, more = _layers(model.decoder, S * N, output_in_rows=True)
+        self.params, gradients, self.by_noise = params + more, by_encoder + by_decoder, None
+        if model.noise in ("learned", "per_dimension"):
+            self.by_noise = torch.empty_like(model.log_noise_var)
+            self.params, gradients = [model.log_noise_var, *self.params], [self.by_noise, *gradients]
+        self.places = self.places_now()
+        self.trained = [grad for grad, param in zip(gradients, self.params, strict=True) if param.requires_grad]
+        self.first = next((grad for grad in self.trained if grad.ndim == 2), None)
+        self.heads = self.encoder[-1].a
+        self.mean, self.log_var = self.heads.chunk(2)
+        self.deviation, self.excess, self.twice = (torch.empty_like(self.mean) for _ in range(3))
+        self.noise = self.heads.new_empty(S, N, m)
+        self.noise_columns = self.noise.view(S * N, m).T
+        self.z = self.heads.new_empty(m, S * N)
+        self.z_rows = self.z.T
+        output = self.decoder[-1].a_T
+        slope = torch.empty_like(output)
+        self.slope_columns = slope.T
+        self.output, self.slope = (t if S == 1 else t.view(S, N, d) for t in (output, slope))
+        # Python's numbers would be made tensors at each step, which takes longer than the products with them.
+        self.half, self.share = (self.heads.new_full((), value) for value in (0.5, 1 / (S * N)))
+        self.weight, self.pull, self.half_pull = None, *(torch.empty_like(self.half) for _ in range(2))
+
+    def places_now(self):
+        """Where the parameters lie. If they are given other memory, this workspace is of no more use."""
+        return [param.data_ptr() for param in self.params] if values_are_known(self.params[0]) else None
+
+    def set_weight(self, weight):
+        if weight != self.weight:
+            N = self.mean.shape[1]
+            self.weight = weight
+            self.pull.fill_(weight / N)
+            self.half_pull.fill_(0.5 * weight / N)
+
+
+def _layers(mlp, n, output_in_rows=False):
+    """The layers with memory for n columns; the gradients and the parameters in the order of mlp.parameters()."""
+    W, b, g = _layers_of(mlp)
+    params = W[1:] + b[1:]
+    gradients = [torch.empty_like(param) for param in params]
+    D, ones = len(W) - 1, W[1].new_ones(n, 1)
+    layers = []
+    for ell in range(1, D + 1):
+        by_W, by_b = gradients[ell - 1], gradients[D + ell - 1]
+        layers.append(_Layer(W[ell].detach(), b[ell].detach(), g[ell], by_W, by_b, ones, output_in_rows and ell == D))
+    return layers, gradients, params
+
+
+class _Layer:
+    """One layer, what it computes with a column for each datum, and the derivatives; a may lie in memory row by row."""
+
+    def __init__(self, W, b, g, by_W, by_b, ones, in_rows):
+        n = len(ones)
+        self.W, self.W_T, self.b = W, W.T, b.unsqueeze(1)
+        self.g, self.activate = g, _IN_PLACE.get(g, g.function)
+        self.by_W, self.by_b, self.ones = by_W, by_b.unsqueeze(1), ones
+        self.a = W.new_empty(n, len(W)).T if in_rows else W.new_empty(len(W), n)
+        self.a_T = self.a.T
+        self.by_received = W.new_empty(W.shape[1], n)
+
+
+# Activations whose derivative asks for h alone may write it over a.
+_IN_PLACE = {
+    ACTIVATIONS["identity"]: lambda a: a,
+    ACTIVATIONS["tanh"]: torch.tanh_,
+    ACTIVATIONS["sigmoid"]: torch.sigmoid_,
+    ACTIVATIONS["relu"]: torch.relu_,
+}
+
+
+def _plain(cost, memory, options):
+    """The loss, the share of each sample in it, and its direct derivative by z (here none).
+
+    Its direct derivatives by mean and log_var overwrite them.
+    """
+    mean, log_var, weight = memory.mean, memory.log_var, options.weight
+    memory.set_weight(weight)
+    pull, half_pull = memory.pull, memory.half_pull  # weight / N, and half of it
+    excess = torch.expm1(log_var, out=memory.excess)
+    # twice the divergence of each dimension and datum
+    twice = torch.sub(excess, log_var, out=memory.twice).addcmul_(mean, mean)
+    value = cost.sum()
     if options.free_bits:
-        by_dimension = twice.mean(0).mul_(0.5)
-        value.add_(by_dimension.clamp(min=options.free_bits).sum(), alpha=weight)
-        pull = weight / N * (by_dimension >= options.free_bits).to(mean.dtype)  # a bool times a number is float32
+        by_dimension = twice.mean(1, keepdim=True).mul_(memory.half)
+        value.mul_(memory.share).add_(by_dimension.clamp(min=options.free_bits).sum(), alpha=weight)
+        counts = (by_dimension >= options.free_bits).to(mean.dtype)
+        pull, half_pull = counts * pull, counts * half_pull
     else:
-        value.add_(twice.sum(), alpha=weight / (2 * N))
-        pull = weight / N
-    return value, 1 / (S * N), pull * mean, excess.mul_(0.5 * pull), None
+        value.add_(twice.sum(), alpha=0.5 * weight * options.n_samples).mul_(memory.share)
+    mean.mul_(pull)
+    torch.mul(excess, half_pull, out=log_var)
+    return value, memory.share, None
 
 
-def _importance_weighted(log_p, mean, log_var, z, noise, options):
+def _importance_weighted(cost, memory, options):
     """The same for the bound with importance weights: each sample has its weight for a share.
 
     log p(z) depends on z. log q(z | x) depends on log_var alone, as long as the noise is held fixed.
     """
-    log_weights = _log_weights(log_p, z, noise, log_var)
-    share = log_weights.softmax(0).unsqueeze(-1) / len(log_var)
-    by_log_var = torch.full_like(log_var, -0.5 / len(log_var))
-    return -_log_mean_exp(log_weights).mean(), share, torch.zeros_like(log_var), by_log_var, share * z
+    S, N, m = memory.noise.shape
+    log_p, z = -cost.sum(-1).view(S, N), memory.z_rows.view(S, N, m)
+    log_weights = _log_weights(log_p, z, memory.noise, memory.log_var.T)
+    share = log_weights.softmax(0).div_(N)
+    memory.mean.zero_()
+    memory.log_var.fill_(-0.5 / N)
+    return -_log_mean_exp(log_weights).mean(), share.view(*cost.shape[:-1], 1), share.view(1, -1) * memory.z
 
 
-def _bernoulli(model, x, logits):
-    """log p(x | z) of each sample and datum, and minus its derivative by the logits."""
-    return model._log_likelihood_of(x, logits), logits.sigmoid().sub_(x), None
+def _bernoulli(model, x, logits, slope):
+    """-log p of each entry of x; fills in its derivative by the logits."""
+    torch.sigmoid(logits, out=slope).sub_(x)
+    return softplus(logits, threshold=40).addcmul_(x, logits, value=-1), None
 
 
-def _gaussian(model, x, output):
-    """log p(x | z), minus its derivative by the output, and the squared distances over the variance."""
+def _gaussian(model, x, output, slope):
+    """-log p of each entry of x, and the squared distances over the variance; fills in its derivative by the output."""
     log_var = model.log_noise_var
     gap = output - x
-    slope = gap * (-log_var).exp()
+    torch.mul(gap, (-log_var).exp(), out=slope)
     scaled = gap.mul_(slope)
-    constant = (log_var + LOG_TWO_PI).expand(model.data_dim).sum()
-    return -0.5 * (scaled.sum(-1) + constant), slope, scaled
+    return 0.5 * (scaled + (log_var + LOG_TWO_PI)), scaled
 
 
-def _by_log_noise_var(model, share, scaled):
+def _by_log_noise_var(share, scaled, out):
     """One number for each entry of x, or the sum over all entries where they have one variance."""
-    return 0.5 * (share * (1 - scaled)).sum((0, 1)).sum_to_size(model.log_noise_var.shape)
+    by_entry = (share * (1 - scaled)).flatten(0, -2).sum(0)
+    torch.mul(by_entry.sum_to_size(out.shape), 0.5, out=out)
 
 
 def _kl_terms(mean, log_var):
@@ -640,12 +778,11 @@ class _Options(NamedTuple):
     n_samples: int
     weight: float  # of the divergence, in this step
     free_bits: float
+    warmup: int
 
 
-def _options(model, objective, n_samples, beta, free_bits, warmup):
+def _options(model, objective="elbo", n_samples=1, beta=None, free_bits=0.0, warmup=0):
     """The options, looked at."""
-    if not isinstance(model, VAE):
-        raise TypeError(f"model is a {type(model).__name__}: give a VAE")
     one_of("objective", objective, OBJECTIVES)
     check_count("n_samples", n_samples)
     if (beta is None) == (objective == "beta"):
@@ -661,11 +798,16 @@ def _options(model, objective, n_samples, beta, free_bits, warmup):
     weight = 1.0 if beta is None else float(beta)
     if warmup and model.training:
         weight *= min(1.0, (model.steps.item() + 1) / warmup)
-    return _Options(objective, n_samples, weight, float(free_bits))
+    return _Options(objective, n_samples, weight, float(free_bits), warmup)
 
 
-def _count_step(model, warmup):
-    if warmup and model.training:
+def _check_model(model):
+    if not isinstance(model, VAE):
+        raise TypeError(f"model is a {type(model).__name__}: give a VAE")
+
+
+def _count_step(model, options):
+    if options.warmup and model.training:
         model.steps += 1
 
 
@@ -674,7 +816,7 @@ def _rows(model, x, generator):
     check_generator(generator, "x", x)
     if x.numel() == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}: there are no data, and so there is no mean")
-    return x.reshape(-1, model.data_dim)
+    return x if x.ndim == 2 else x.reshape(-1, model.data_dim)
 
 
 # What they check

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
+from course_lib import optimisers
 from course_lib.networks import MLP
 from course_lib.optimisers import (
     OPTIMISERS,
@@ -125,6 +126,58 @@ def test_adam_does_not_see_the_unit_of_the_loss(scale):
         adam([one], [one.sin()], states[0], 0.1, eps=1e-300)
         adam([other], [scale * other.sin()], states[1], 0.1, eps=1e-300)
     close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_in_one_kernel_equals_adam_in_seven(dtype, generator, monkeypatch):
+    shapes = [(3, 2), (), (5,), (2, 1, 4)]
+    grads = [[torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes] for _ in range(50)]
+    results = []
+    for kernels in (1, 7):
+        if kernels == 7:
+            monkeypatch.setattr(optimisers, "_in_one_kernel", lambda *lists: False)
+            monkeypatch.setattr(torch, "_fused_adam_", None)
+        else:
+            monkeypatch.setattr(torch, "_foreach_addcdiv_", None)
+        params, state = [torch.ones(shape, dtype=dtype) for shape in shapes], {}
+        for t, gradients in enumerate(grads):
+            adam(params, gradients, state, 0.1 / (1 + t), (0.8, 0.99), 1e-3)
+        monkeypatch.undo()
+        results.append([*params, *state["mean"], *state["square"]])
+    close(*results)
+
+
+@pytest.mark.parametrize("params_too", [True, False])
+def test_adam_on_tensors_that_do_not_lie_in_one_piece(params_too, generator):
+    """Transposed, cut out, stretched: torch's kernel would take one entry for another. Now in one list, now in one."""
+
+    def made(n):
+        square, wide = (torch.randn(n, 2 * n, generator=generator, dtype=torch.float64) for _ in range(2))
+        return [square.T, wide[:, ::2], torch.ones(n, dtype=torch.float64)]
+
+    params, state = made(3), {}
+    params = params if params_too else [param.contiguous() for param in params]
+    theirs = [param.clone().contiguous().requires_grad_() for param in params]
+    reference = torch.optim.Adam(theirs, lr=0.1)
+    for step in range(20):
+        grads = made(3)
+        grads[2] = torch.tensor(1.0 + step, dtype=torch.float64).expand(3)
+        if step % 2:
+            grads = [grad.contiguous() for grad in grads]
+        adam(params, grads, state, 0.1)
+        for param, grad in zip(theirs, grads, strict=True):
+            param.grad = grad.contiguous()
+        reference.step()
+    for ours, other in zip(params, theirs, strict=True):
+        close(ours, other.detach(), rtol=0, atol=1e-12)
+
+
+def test_adam_does_not_read_beyond_a_gradient_that_became_too_short():
+    params, state = [torch.ones(4)], {}
+    adam(params, [torch.ones(4)], state)
+    for grads in ([torch.ones(2)], [torch.ones(4, dtype=torch.float64)]):
+        with pytest.raises(RuntimeError):
+            adam(params, grads, state)
 
 
 @each

@@ -1,5 +1,6 @@
 """fit against a loop written out, its promises about randomness, and runs that are killed and resumed."""
 
+import functools
 import inspect
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from course_lib import training
 from course_lib.networks import MLP
 from course_lib.optimisers import learning_rate_schedule, minibatches, momentum, sgd
 from course_lib.training import History, TrainingDiverged, evaluate, fit
@@ -113,6 +115,39 @@ def test_gradients_of_ones_own(data):
     assert torch.equal(weights(one), weights(two))
     as_number = fit(network(), data, squared, gradients=lambda *a: (1.5, by_hand(*a)[1]), **OPTIONS)
     assert as_number.loss == pytest.approx([1.5] * 6)
+
+
+def test_gradients_may_be_prepared_once(data):
+    """With the model and the data on their device; what is prepared takes the options of a partial."""
+    made = []
+
+    def by_hand(model, x, y, factor=1.0):
+        value = factor * squared(model, x, y)
+        return value, list(torch.autograd.grad(value, list(model.parameters())))
+
+    def prepare(model, *data):
+        made.append((model, [t.shape for t in data]))
+        memory = [torch.empty_like(param) for param in model.parameters()]
+
+        def step(model, *batch, **options):
+            value, grads = by_hand(model, *batch, **options)
+            return value, [place.copy_(grad) for place, grad in zip(memory, grads, strict=True)]
+
+        return step
+
+    by_hand.prepare = prepare
+    for gradients, loss in (
+        (by_hand, squared),
+        (functools.partial(by_hand, factor=2.0), lambda model, x, y: 2 * squared(model, x, y)),
+    ):
+        for optimiser in ("sgd", "momentum", "nesterov", "adam"):
+            one, two = network(), network()
+            options = OPTIONS | {"optimiser": optimiser}
+            history = fit(one, data, loss, **options)
+            assert fit(two, data, loss, gradients=gradients, **options).loss == history.loss
+            assert torch.equal(weights(one), weights(two))
+            assert made.pop() == (two, [t.shape for t in data])
+            assert not made
 
 
 def test_any_module_with_any_data():
@@ -517,6 +552,15 @@ def test_data_that_do_not_fit_are_moved_batch_by_batch(data, device, monkeypatch
 
     monkeypatch.setattr(torch.Tensor, "to", narrow)
     assert torch.equal(weights(straight(data, squared, device=device)[0]), weights(expected))
+
+
+@pytest.mark.parametrize("fetched", [1, 60, 100, 10**6])
+def test_how_many_batches_are_fetched_at_once_changes_nothing(data, fetched, monkeypatch):
+    expected, history, *_ = straight(data, squared)
+    monkeypatch.setattr(training, "FETCHED", fetched)
+    model, other, *_ = straight(data, squared)
+    assert torch.equal(weights(model), weights(expected))
+    assert history.loss == other.loss
 
 
 def test_a_short_run_prints_nothing(data, capsys):
