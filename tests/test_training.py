@@ -313,6 +313,15 @@ def test_buffers_are_resumed_too(data, tmp_path):
     assert torch.equal(weights(one), weights(three))
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C: a shell starts what runs in the background with this signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("step", [1, 7, 10, 12, 29, 30])
 def test_an_interrupt_between_two_steps_loses_nothing(step, data, tmp_path):
     """Ctrl-C while step 1, 2, ... is being made: it is finished, the state is saved, and the next call goes on."""
@@ -337,6 +346,7 @@ def test_an_interrupt_between_two_steps_loses_nothing(step, data, tmp_path):
     assert second.loss == history.loss
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_is_obeyed_at_once(data, tmp_path):
     def loss(model, x, y):
         signal.raise_signal(signal.SIGINT)
@@ -348,6 +358,7 @@ def test_a_second_interrupt_is_obeyed_at_once(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_without_a_checkpoint_an_interrupt_is_left_alone(data):
     def loss(model, x, y):
         signal.raise_signal(signal.SIGINT)
