@@ -56,10 +56,15 @@ N_TRAIN = 1437
 CURVE = 20  # epochs whose loss is kept
 
 
+def in_order(dtype):
+    """All grey images in the order of the protocol: the first N_TRAIN are for training."""
+    x = load_digits(dtype=dtype).x
+    return x[torch.from_numpy(np.random.RandomState(0).permutation(len(x)))]
+
+
 def data():
     """Grey training images, binary training images, binary test images."""
-    x = load_digits(dtype=torch.float32).x
-    x = x[torch.from_numpy(np.random.RandomState(0).permutation(len(x)))]
+    x = in_order(torch.float32)
     binary = (x >= 0.5).to(x.dtype)
     return x[:N_TRAIN], binary[:N_TRAIN], binary[N_TRAIN:]
 
@@ -79,11 +84,12 @@ def train(latent, seed, grey, epochs=None, stop=None):
     with torch.no_grad():
         model.decoder.biases[-1].copy_(frequency.logit())
     steps = epochs * -(-len(grey) // BATCH)
+    gradients = vae_gradients.prepare(model)  # its memory is made once, and not at each step
     history = fit(
         model,
         (grey,),
         lambda model, x: vae_loss(model, binarised(x)),
-        gradients=lambda model, x: vae_gradients(model, binarised(x)),
+        gradients=lambda model, x: gradients(model, binarised(x)),
         n_epochs=epochs if stop is None else stop,
         batch_size=BATCH,
         lr=learning_rate_schedule("cosine", LR, n_steps=steps, warmup=max(1, round(WARMUP * steps))),

@@ -19,12 +19,10 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.run import FOLDER
-from benchmarks.vae_digits import N_TRAIN
-from course_lib.data import load_digits
+from benchmarks.vae_digits import N_TRAIN, in_order
 from course_lib.elbo import exact_elbo
 from course_lib.optimisers import learning_rate_schedule
 from course_lib.ppca import ProbabilisticPCA
@@ -37,8 +35,7 @@ GOAL = 0.03  # nats
 
 def data():
     """Training and test images, scaled, and the logarithm of what a density gains by the scale."""
-    x = load_digits(dtype=torch.float64).x
-    x = x[torch.from_numpy(np.random.RandomState(0).permutation(len(x)))]
+    x = in_order(torch.float64)
     train, test = x[:N_TRAIN], x[N_TRAIN:]
     kept = train.std(0) > 0.02
     train, test = train[:, kept], test[:, kept]
