@@ -1,4 +1,4 @@
-r"""Data as tensors: four small sets that come with scikit-learn, and MNIST from the network (chapter 3).
+r"""Data as tensors: four small sets that come with scikit-learn, a made one, and MNIST from the network (chapter 3).
 
 A data set is x (N, d), one datum in each row, and y. For classes y is (N,) and holds integers; for regression it is
 (N, 1), as the losses want it. Tensors are made on the CPU, in float64 unless `dtype` says otherwise.
@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -33,6 +34,7 @@ __all__ = [
     "load_digits",
     "load_iris",
     "load_mnist",
+    "make_gap",
     "read_idx",
     "standardise",
     "train_test_split",
@@ -150,6 +152,35 @@ def _data(bunch, dtype):
 def _check_dtype(dtype):
     if dtype not in FLOATS:
         raise TypeError(f"dtype is {dtype}: give torch.float32 or torch.float64")
+
+
+# Made
+
+
+def make_gap(split: str = "train", *, dtype: torch.dtype = torch.float64) -> Data:
+    """Points of a known curve with noise, and none in the middle.
+
+    y = sin(1.5 x) + 0.3 x and normal noise of deviation 0.2. The 60 training inputs are uniform on [-4, -1.5] and on
+    [1.5, 4], 30 on each side; the 400 test inputs, of split="test", are uniform on [-4, 4]. Always the same points.
+    Shapes: x (60, 1) or (400, 1), y the same. Raises ValueError for another split, TypeError for a dtype that is not
+    float32 or float64.
+    Chapter 10.
+
+    Examples:
+        >>> x, y, *_ = make_gap()
+        >>> x.shape, y.shape, x.abs().min() > 1.5
+        (torch.Size([60, 1]), torch.Size([60, 1]), tensor(True))
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f'split is {split!r}: give "train" or "test"')
+    _check_dtype(dtype)
+    rng = np.random.RandomState(0 if split == "train" else 1)  # its numbers are the same in all versions of NumPy
+    if split == "train":
+        x = np.concatenate([rng.uniform(-4, -1.5, 30), rng.uniform(1.5, 4, 30)])
+    else:
+        x = rng.uniform(-4, 4, 400)
+    y = np.sin(1.5 * x) + 0.3 * x + 0.2 * rng.randn(len(x))
+    return Data(torch.tensor(x[:, None], dtype=dtype), torch.tensor(y[:, None], dtype=dtype), ("x",), ())
 
 
 # Splitting and standardising

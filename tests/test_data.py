@@ -80,6 +80,55 @@ def test_an_unknown_dtype_is_refused(name):
         getattr(data, f"load_{name}")(dtype=torch.float16)
 
 
+# Made
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_gap_is_made_by_its_recipe(split):
+    rng = np.random.RandomState(["train", "test"].index(split))
+    parts = {"train": [(-4, -1.5, 30), (1.5, 4, 30)], "test": [(-4, 4, 400)]}[split]
+    x = np.concatenate([rng.uniform(*part) for part in parts])
+    y = np.sin(1.5 * x) + 0.3 * x + 0.2 * rng.randn(len(x))
+    made = data.make_gap(split)
+    assert (made.x.shape, made.y.shape) == ((len(x), 1), (len(x), 1))
+    assert (made.feature_names, made.class_names) == (("x",), ())
+    assert made.x.flatten().tolist() == x.tolist()
+    close(made.y.flatten(), torch.tensor(y), rtol=1e-14, atol=1e-14)
+
+
+def test_the_gap_is_for_training_unless_it_is_said():
+    assert torch.equal(data.make_gap().x, data.make_gap("train").x)
+
+
+def test_the_gap_has_its_law():
+    train, test = data.make_gap(), data.make_gap("test")
+    assert (train.x < -1.5).sum() == (train.x > 1.5).sum() == 30
+    assert (test.x.abs() < 1.5).double().mean().item() == pytest.approx(3 / 8, abs=5 * (15 / 64 / 400) ** 0.5)
+    for x, y, *_ in (train, test):
+        noise = (y - torch.sin(1.5 * x) - 0.3 * x) / 0.2
+        assert abs(noise.mean().item()) < 4 / len(x) ** 0.5
+        assert noise.square().mean().item() == pytest.approx(1, abs=4 * (2 / len(x)) ** 0.5)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_gap_draws_from_no_global_generator_and_is_made_anew(split):
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = data.make_gap(split, dtype=torch.float32)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert (first.x.dtype, first.y.dtype) == (torch.float32, torch.float32)
+    close(first.x, data.make_gap(split).x.float(), rtol=0, atol=0)
+    first.x[:] = 0
+    assert data.make_gap(split).x.abs().max() > 3
+
+
+def test_the_gap_refuses():
+    with pytest.raises(ValueError, match='split is \'both\': give "train" or "test"'):
+        data.make_gap("both")
+    with pytest.raises(TypeError, match=r"dtype is torch\.float16: give torch\.float32 or torch\.float64"):
+        data.make_gap(dtype=torch.float16)
+
+
 # Splitting and standardising
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""The trained models of chapter 9, their record, and the command that makes both."""
+"""The trained models of chapter 9 and the draws of chapter 10, their records, and the command of chapter 9."""
 
 import json
 import math
@@ -10,12 +10,13 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.datasets import load_digits
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, silu
 
 from benchmarks import vae_digits as benchmark
 from course_lib import pretrained
-from course_lib.pretrained import pretrained_vae, training_record
+from course_lib.pretrained import posterior_draws, pretrained_vae, regression_record, training_record
 from course_lib.vae import VAE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ def test_a_model_is_what_it_says(latent_dim, device):
     assert {p.device.type for p in model.parameters()} == {device.type}
     images = model.decode(torch.randn(7, latent_dim, device=device))
     assert images.shape == (7, 64)
-    assert 0 < images.min() < images.max() < 1
+    assert 0 <= images.min() < images.max() <= 1  # 1 is what a large logit gives in float32
 
 
 @each_model
@@ -81,10 +82,18 @@ def test_missing_files_are_explained(function, monkeypatch, tmp_path):
         function(10)
 
 
+@pytest.mark.parametrize("function", [posterior_draws, regression_record])
+def test_missing_files_of_the_regression_are_explained(function, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"with python -m benchmarks.bayes_regression --publish$"):
+        function()
+
+
 def test_the_files_are_small_and_go_with_the_package():
     files = sorted(pretrained.FOLDER.iterdir())
-    assert [path.name for path in files] == [f"vae_digits_{m}.{kind}" for m in (10, 2) for kind in ("json", "pt")]
-    assert sum(path.stat().st_size for path in files) < 500_000
+    names = "bayes_regression", "vae_digits_10", "vae_digits_2"
+    assert [path.name for path in files] == [f"{name}.{kind}" for name in names for kind in ("json", "pt")]
+    assert sum(path.stat().st_size for path in files) < 750_000
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["course_lib"]
     inside = [path.relative_to(ROOT / "course_lib").as_posix() for path in files]
     assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in inside)
@@ -291,3 +300,136 @@ def test_the_command_refuses_what_it_cannot_do(options, message, monkeypatch, ca
     with pytest.raises(SystemExit):
         run(monkeypatch, *options)
     assert message in capsys.readouterr().err
+
+
+# --- the draws and the record of chapter 10; its command has tests of its own ---
+
+PRIOR_SDS = np.repeat([1.5, 0.3], [100, 51])  # of W1, b1, W2, b2
+NOISE_SD = 0.2
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return {name: value.numpy() for name, value in posterior_draws().items()}
+
+
+def points(seed, *parts):
+    """The data, by their recipe and not by make_gap."""
+    rng = np.random.RandomState(seed)
+    x = np.concatenate([rng.uniform(*part) for part in parts])
+    return x, np.sin(1.5 * x) + 0.3 * x + 0.2 * rng.randn(len(x))
+
+
+TRAIN = points(0, (-4, -1.5, 30), (1.5, 4, 30))
+TEST = points(1, (-4, 4, 400))
+
+
+def networks_at(weights, x):
+    """(draws, points), unit by unit."""
+    total = np.repeat(weights[:, 150:], len(x), 1)
+    for k in range(50):
+        total = total + weights[:, 100 + k, None] * np.tanh(weights[:, k, None] * x + weights[:, 50 + k, None])
+    return total
+
+
+def test_the_draws_are_whole(draws):
+    shapes = {"weights": (400, 151), "grid": (161, 1), "functions": (400, 161, 1), "test_functions": (400, 400, 1)}
+    assert {name: value.shape for name, value in draws.items()} == shapes
+    assert all(value.dtype == np.float64 and np.isfinite(value).all() for value in draws.values())
+    np.testing.assert_allclose(draws["grid"][:, 0], np.linspace(-4, 4, 161), atol=1e-15)
+    assert draws["grid"][80, 0] == 0
+    for name, x in (("functions", draws["grid"][:, 0]), ("test_functions", TEST[0])):
+        np.testing.assert_allclose(draws[name][..., 0], networks_at(draws["weights"], x), rtol=1e-9, atol=1e-9)
+
+
+def test_each_call_gives_the_same_draws_in_memory_of_its_own():
+    before = torch.get_rng_state()
+    first, second = posterior_draws(), posterior_draws()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    first["weights"].zero_()
+    assert posterior_draws()["weights"].abs().max() > 0.1
+
+
+def stein(weights, noise_sd=NOISE_SD, prior_sds=PRIOR_SDS):
+    """theta times the gradient of the log posterior density, for each draw: its mean is minus the number of weights."""
+    theta = torch.tensor(weights, requires_grad=True)
+    x, y = (torch.tensor(part) for part in TRAIN)
+    W1, b1, W2, b2 = theta.split([50, 50, 50, 1], 1)
+    f = (torch.tanh(W1[:, None] * x[:, None] + b1[:, None]) * W2[:, None]).sum(-1) + b2
+    log_density = -((y - f) / noise_sd).square().sum() / 2 - (theta / torch.tensor(prior_sds)).square().sum() / 2
+    return (theta * torch.autograd.grad(log_density, theta)[0]).sum(1).detach().numpy()
+
+
+def test_the_draws_are_those_of_the_posterior(draws):
+    """Stein's identity holds for them, and does not for another noise or another prior."""
+
+    def score(**kind):
+        values = stein(draws["weights"], **kind)
+        return (values.mean() + 151) / (values.std() / len(values) ** 0.5)
+
+    assert abs(score()) < 4
+    for kind in ({"noise_sd": 0.25}, {"noise_sd": 0.16}, {"prior_sds": PRIOR_SDS**2}, {"prior_sds": PRIOR_SDS * 1.2}):
+        assert abs(score(**kind)) > 6
+
+
+def test_the_draws_have_both_chains(draws):
+    """The halves of the file agree where the data are, to a few errors of the mean."""
+    first, second = draws["test_functions"][:200, :, 0], draws["test_functions"][200:, :, 0]
+    error = np.sqrt((first.var(0) + second.var(0)) / 200)
+    assert np.abs((first.mean(0) - second.mean(0)) / error).max() < 5
+    assert len(np.unique(draws["weights"][:, 0])) > 390
+
+
+def test_the_record_of_the_regression_is_whole():
+    record = regression_record()
+    assert len(record["seeds"]) >= 3
+    assert record["command"] == f"python -m benchmarks.bayes_regression --seeds {len(record['seeds'])} --publish"
+    methods = ["exact", "map", "mean_field", "weights", "nuts", "torchbnn", "blitz", "pyro"]
+    assert {"numpyro", "torchbnn", "blitz", "pyro", "torch"} <= record["versions"].keys()
+    for data, of_data in (("toy", {"gap", "outside"}), ("diabetes", set())):
+        assert list(record[data]) == methods
+        for method, table in record[data].items():
+            wanted = {"nll", "coverage", "seconds"} | of_data
+            assert wanted <= table.keys()
+            assert ("elbo" in table) == (method not in ("map", "nuts"))
+            n_seeds = 1 if (data, method) == ("diabetes", "exact") else len(record["seeds"])
+            assert {len(column) for column in table.values()} == {n_seeds}
+            assert all(math.isfinite(value) for column in table.values() for value in column)
+            assert all(0 <= share <= 1 for share in table["coverage"])
+            if "ratio" in table:
+                ratios = [gap / outside for gap, outside in zip(table["gap"], table["outside"], strict=True)]
+                assert table["ratio"] == pytest.approx(ratios, rel=1e-4)
+    assert regression_record() is not record
+
+
+def test_the_goals_of_the_regression_are_met():
+    record = regression_record()
+    ours, nuts = record["toy"]["mean_field"], record["toy"]["nuts"]
+    assert min(ours["elbo"]) >= -178
+    for peer in ("torchbnn", "blitz", "pyro"):
+        assert min(ours["elbo"]) > max(record["toy"][peer]["elbo"])
+    assert min(nuts["ratio"]) >= 5
+    assert max(nuts["seconds"]) <= 30
+    assert max(nuts["rhat"]) < 1.02
+    assert min(nuts["ess"]) > 200
+    assert (record["nuts"]["rhat"], record["nuts"]["ess"]) == (max(nuts["rhat"]), min(nuts["ess"]))
+    assert max(ours["ratio"]) < 2  # the uncertainty in between that mean field misses
+    patients = record["diabetes"]["mean_field"]
+    assert max(patients["nll"]) <= 1.06
+    assert all(0.88 <= share <= 0.96 for share in patients["coverage"])
+
+
+def test_the_stored_draws_give_the_numbers_of_the_record(draws):
+    """By numpy and scipy, and to what thinning leaves: every second draw."""
+    nuts = {name: column[0] for name, column in regression_record()["toy"]["nuts"].items()}
+    inside = np.abs(draws["grid"][:, 0]) < 1.5
+    deviation = draws["functions"][..., 0].std(0)
+    assert deviation[inside].mean() == pytest.approx(nuts["gap"], rel=0.1)
+    assert deviation[~inside].mean() == pytest.approx(nuts["outside"], rel=0.05)
+    x, y = TEST
+    f = networks_at(draws["weights"], x)
+    density = norm(f, NOISE_SD).pdf(y).mean(0)
+    assert -np.log(density).mean() == pytest.approx(nuts["nll"], abs=0.03)
+    below = norm(f, NOISE_SD).cdf(y).mean(0)
+    assert ((below > 0.05) & (below < 0.95)).mean() == pytest.approx(nuts["coverage"], abs=0.015)
