@@ -28,6 +28,8 @@ from support import CHAPTERS, ROOT
 from test_browser import TOO_WIDE, WIDE, Visit, address, chromium, served  # noqa: F401  (two of them fixtures)
 
 from course_lib import elbo, latent, pca
+from course_lib.bayes import BayesianLinearRegression
+from course_lib.data import make_gap
 from course_lib.pretrained import pretrained_vae
 from course_lib.vae import VAE
 
@@ -1000,6 +1002,283 @@ def test_the_point_comes_to_where_the_plane_is_pressed_or_tapped(visit):
     assert one.complaints == []
 
 
+# --- bayes-features: the exact posterior by the book's regression ---------------------------------------------------
+
+FEATURES = small_place("bayes-features")
+SLOPES, SHIFTS = np.random.RandomState(0).normal(0, 1.5, (2, 50)).round(3)
+TOY = np.concatenate(make_gap()[:2], 1)
+TOY = TOY[TOY[:, 0].argsort()]
+MIDDLE_90 = scipy.stats.norm.ppf(0.95)  # deviations on each side of the mean that hold 90 %
+
+
+def features(x):
+    hidden = np.tanh(np.multiply.outer(np.asarray(x, dtype=float), SLOPES) + SHIFTS)
+    return torch.from_numpy(np.concatenate([hidden, np.ones((*hidden.shape[:-1], 1))], -1))
+
+
+def regression(points, prior, noise):
+    points = np.array(points)
+    return BayesianLinearRegression(prior, noise).fit(features(points[:, 0]), torch.from_numpy(points[:, 1]))
+
+
+def settings(n=50):
+    """Data with parts of the toy and points all over the plot, deviations and the form of q all over their ranges."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        kept = TOY[rng.permutation(60)[: rng.integers(1, 61)]] if i % 10 else TOY
+        added = rng.uniform((-4, -3.4), (4, 3.6), (rng.integers(0, 16), 2)) if i % 10 else TOY[:0]
+        yield {
+            "points": np.concatenate([kept, added]).tolist(), "x": rng.uniform(-4, 4), "y": 0.0, "form": i % 2,
+            "prior": [0.05, 2.0, rng.uniform(0.05, 2)][min(i % 4, 2)],
+            "noise": [0.05, 1.0, rng.uniform(0.05, 1)][min(i // 4 % 4, 2)],
+        }  # fmt: skip
+
+
+def test_the_page_s_posterior_is_that_of_the_book(tab):
+    grid = np.linspace(-4, 4, 161)
+    gap = np.abs(grid) < 1.5
+    points = list(settings())
+    for point, found in zip(points, computed(tab, "bayes-features", points), strict=True):
+        model = regression(point["points"], point["prior"], point["noise"])
+        q = model.mean_field() if point["form"] else model.posterior
+        predicted, here = model.predict(features(grid), q), model.predict(features([point["x"]]), q)
+        deviation = predicted.function_sd[:, 0].numpy()
+        assert found["logEvidence"] == pytest.approx(model.log_evidence().item(), rel=1e-10, abs=1e-8)
+        assert found["elbo"] == pytest.approx(-model.free_energy(model.mean_field()).item(), rel=1e-10, abs=1e-8)
+        np.testing.assert_allclose(found["mean"], predicted.mean[:, 0], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(found["deviation"], deviation, rtol=1e-8, atol=0)
+        assert found["gap"] == pytest.approx(deviation[gap].mean(), rel=1e-8)
+        assert found["outside"] == pytest.approx(deviation[~gap].mean(), rel=1e-8)
+        told_here = (found["here"]["mean"], found["here"]["deviation"])
+        assert told_here == pytest.approx((here.mean.item(), here.function_sd.item()), abs=1e-8)
+    assert {point["form"] for point in points} == {0, 1}
+
+
+def test_without_data_the_prior_is_left(tab):
+    """The weights are independent, with the deviation of the prior; whatever the noise is."""
+    for form in (0, 1):
+        point = {"points": [], "prior": 0.7, "noise": 0.1, "form": form, "x": 1.0, "y": 0.0}
+        found = computed(tab, "bayes-features", [point])[0]
+        assert (found["logEvidence"], found["elbo"]) == pytest.approx((0, 0), abs=1e-12)
+        assert found["mean"] == [0] * 161
+        prior = 0.7 * features(np.linspace(-4, 4, 161)).norm(dim=-1)
+        np.testing.assert_allclose(found["deviation"], prior, rtol=1e-12)
+
+
+def test_the_page_begins_with_the_data_of_the_book(tab):
+    start = tab.evaluate("() => courseFigures['bayes-features'].parameters.map(one => [one.name, one.value])")
+    start = dict(start)
+    np.testing.assert_allclose(start["points"], TOY, rtol=0, atol=5.1e-7, err_msg="X and Y in bayes-features.js")
+    assert (start["prior"], start["noise"], start["form"]) == (0.3, 0.2, 0)
+    gap = "courseFigures['bayes-features'].presets.at(-1).values(one).points"
+    added = tab.evaluate(f"one => {gap}", start)[30:40]
+    errors = [y - math.sin(1.5 * x) - 0.3 * x for x, y in added]
+    assert all(abs(x) < 1.5 for x, _ in added)
+    assert 0.1 < np.std(errors) < 0.4, "the new points have another noise than the rest"
+
+
+def points_of(box):
+    """The data as a reader hears them, from left to right."""
+    names = box.locator("[role=listbox] > [role=option]").evaluate_all(
+        "tags => tags.map(tag => tag.getAttribute('aria-label'))"
+    )
+    return [tuple(map(float, re.findall(r"-?\d+\.\d+", name.replace(MINUS, "-")))) for name in names]
+
+
+def pixels(box):
+    """From data to the window's pixels, by the frame of the plot."""
+    frame = box.locator("rect.live-frame").bounding_box()
+    left, top = frame["x"] + 0.5, frame["y"] + 0.5  # the middle of its border, which is a pixel wide
+    wide, high = frame["width"] - 1, frame["height"] - 1
+    return lambda x, y: (left + wide * (x + 4) / 8, top + high * (3.6 - y) / 7)
+
+
+def test_what_is_drawn_are_the_bands_and_the_points(visit):
+    box = live(visit(FEATURES), FEATURES)
+    box.locator("[data-parameter=noise]").fill("0.4")
+    for form, name in enumerate(("exact", "best mean field")):
+        box.get_by_role("combobox").select_option(label=name)
+        model = regression(TOY, 0.3, 0.4)
+        q = model.mean_field() if form else model.posterior
+        predicted = model.predict(features(np.linspace(-4, 4, 161)), q)
+        frame = [float(box.locator("rect.live-frame").get_attribute(name)) for name in ("x", "y", "width", "height")]
+
+        def curves(selector, frame=frame):
+            for path in box.locator(f".live-plot {selector}").all():
+                corners = re.findall(r"([-\d.]+),([-\d.]+)", path.get_attribute("d"))
+                x, y = (np.array(corners, dtype=float) - frame[:2]).T
+                yield 8 * x / frame[2] - 4, 3.6 - 7 * y / frame[3]
+
+        [(x, mean)] = curves("path.live-line.live-tone-1")
+        np.testing.assert_allclose(x, np.linspace(-4, 4, 161), atol=1e-3)
+        np.testing.assert_allclose(mean, predicted.mean[:, 0], atol=1e-3)
+        [(x, truth)] = curves("path.live-line.live-tone-2")
+        np.testing.assert_allclose(truth, np.sin(1.5 * x) + 0.3 * x, atol=2e-3)
+        y_low, y_high, f_low, f_high = (y for _, y in curves("path.live-contour.live-tone-1"))
+        bands = {"area": (predicted.sd, y_low, y_high), "deep": (predicted.function_sd, f_low, f_high)}
+        for kind, (sd, *ends) in bands.items():
+            for sign, end in zip((-1, 1), ends, strict=True):
+                np.testing.assert_allclose(end, (predicted.mean + sign * MIDDLE_90 * sd)[:, 0], atol=1e-3)
+            [(_, filled)] = curves(f"path.live-{kind}.live-tone-1")
+            np.testing.assert_allclose(filled[1:162], ends[1], atol=1e-3)
+            np.testing.assert_allclose(filled[162:323], ends[0][::-1], atol=1e-3)
+        [(x, here)] = curves("path.live-line.live-tone-3")
+        np.testing.assert_allclose(x, 0, atol=1e-3)
+        np.testing.assert_allclose(here, [f_low[80], f_high[80]], atol=1e-3)
+    svg = box.locator(".live-plot").bounding_box()
+    place, circles = pixels(box), box.locator(".live-item .live-point")
+    drawn_at = circles.evaluate_all("tags => tags.map(tag => ['cx', 'cy'].map(one => Number(tag.getAttribute(one))))")
+    expected = [np.subtract(place(*point), (svg["x"], svg["y"])) for point in TOY]
+    np.testing.assert_allclose(drawn_at, expected, atol=0.1)
+    said = told(box)
+    assert number(said["evidence"]) == pytest.approx(model.log_evidence().item(), abs=0.0051)
+    elbo_told = float(re.search(r"ELBO: (.*)\)", said["evidence"])[1].replace(MINUS, "-"))
+    assert elbo_told == pytest.approx(-model.free_energy(q).item(), abs=0.0051)
+
+
+def test_points_come_and_go_with_the_mouse(visit):
+    one = visit(FEATURES)
+    box = live(one, FEATURES)
+    place, start, before = pixels(box), points_of(box), state(box)
+    np.testing.assert_allclose(start, TOY, atol=0.0051)
+    deviation = number(told(box)["gap"])
+    one.tab.mouse.click(*place(0.72, 1.4))
+    [added] = set(points_of(box)) - set(start)
+    assert added == pytest.approx((0.72, 1.4), abs=0.02)
+    assert number(told(box)["gap"]) < 0.8 * deviation
+    assert middle(box.locator(".live-knob")) == pytest.approx(place(*added), abs=3)
+    assert told(box)["here"].startswith(("x = 0.70", "x = 0.75"))
+    assert one.tab.evaluate("() => document.activeElement.getAttribute('role')") == "slider"
+    one.tab.mouse.click(*place(added[0], added[1] + 0.05))  # near is enough
+    assert points_of(box) == start
+    x, y = middle(box.locator(".live-knob"))
+    one.tab.mouse.click(x + 14, y)  # so near to the cursor that it takes the press; still where it is pressed
+    [added] = set(points_of(box)) - set(start)
+    assert pixels(box)(*added) == pytest.approx((x + 14, y), abs=1)
+    one.tab.mouse.click(*place(-3.949, -1.16))
+    assert points_of(box)[:2] == start[1:3]
+    assert len(points_of(box)) == 60
+    one.tab.mouse.move(*middle(box.locator(".live-knob")))
+    one.tab.mouse.down()
+    one.tab.mouse.move(*place(0, -2), steps=3)  # dragged: no press
+    one.tab.mouse.up()
+    assert len(points_of(box)) == 60
+    x, y = middle(box.locator(".live-knob"))
+    for aim in (place(0, 3), (x + 14, y)):
+        one.tab.mouse.click(*aim, button="right")
+        assert len(points_of(box)) == 60
+    box.get_by_role("button", name="Reset").click()
+    assert state(box) == before
+
+
+def test_points_come_and_go_by_the_keyboard(visit):
+    """In the order of Tab: the cursor, the points with one stop for all, the sliders."""
+    one = visit(FEATURES)
+    box = live(one, FEATURES)
+    start, press = points_of(box), one.tab.keyboard.press
+
+    def held():
+        return one.tab.evaluate("() => document.activeElement.getAttribute('aria-label') || document.activeElement.id")
+
+    box.locator(".live-handle").focus()
+    top = one.tab.evaluate("() => scrollY")
+    for key in ("ArrowRight", "Shift+ArrowRight", "ArrowDown", "Shift+ArrowUp"):
+        press(key)
+    press("Enter")
+    assert set(points_of(box)) - set(start) == {(0.55, 0.45)}
+    press("Enter")
+    assert points_of(box) == start
+    press("Space")
+    assert len(points_of(box)) == 61
+    press("Tab")
+    assert held() == f"x {MINUS}3.95, y {MINUS}1.16"
+    ring = "() => getComputedStyle(document.activeElement.querySelector('.live-touch')).stroke"
+    assert one.tab.evaluate(ring) != "none"
+    press("ArrowLeft")  # there is none farther to the left
+    press("ArrowRight")
+    press("ArrowDown")
+    assert held().startswith(f"x {MINUS}3.78")
+    press("Delete")
+    assert held().startswith(f"x {MINUS}3.70")
+    assert len(points_of(box)) == 60
+    assert box.locator("[role=option][tabindex='0']").count() == 1
+    press("End")
+    press("Backspace")
+    assert held().startswith("x 3.86"), "after the last one the one before it has the focus"
+    press("Home")
+    assert held().startswith(f"x {MINUS}3.95")
+    press("Tab")
+    assert held() == "fig-bayes-features-prior"
+    press("Shift+Tab")
+    assert held().startswith(f"x {MINUS}3.95")
+    for _ in range(59):
+        press("Delete")
+    assert points_of(box) == []
+    assert held().startswith("Cursor")
+    assert box.get_by_role("listbox").count() == 0, "an empty list box"
+    assert number(told(box)["evidence"]) == 0
+    press("Enter")
+    assert len(points_of(box)) == 1
+    assert one.tab.evaluate("() => scrollY") == top
+    assert one.complaints == []
+
+
+def test_points_come_and_go_under_a_finger(visit):
+    one = visit(FEATURES, PHONE)
+    box = live(one, FEATURES)
+    box.locator(".live-plot").scroll_into_view_if_needed()
+    touch, start = one.context.new_cdp_session(one.tab), points_of(box)
+    count = "count => document.querySelectorAll('#fig-bayes-features .live-item').length === count"
+
+    def tap(x, y):
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    tap(*pixels(box)(1, -2))
+    one.tab.wait_for_function(count, arg=61)
+    [added] = set(points_of(box)) - set(start)
+    assert added == pytest.approx((1, -2), abs=0.05)
+    tap(*pixels(box)(*added))
+    one.tab.wait_for_function(count, arg=60)
+    x, y = middle(box.locator(".live-knob"))
+    tap(x - 12, y)  # on the cursor
+    one.tab.wait_for_function(count, arg=61)
+    assert one.complaints == []
+
+
+def test_the_gap_is_filled_and_emptied(visit):
+    box = live(visit(FEATURES), FEATURES)
+    start, deviations = points_of(box), [number(told(box)["gap"])]
+    for name, count in (("Fill gap", 70), ("Empty gap", 60)):
+        box.get_by_role("button", name=name).click()
+        assert len(points_of(box)) == count
+        deviations.append(number(told(box)["gap"]))
+    assert points_of(box) == start
+    assert deviations[0] == deviations[2] > 4 * deviations[1]
+    box.get_by_role("button", name="Only the left").click()
+    assert points_of(box) == start[:30]
+    box.get_by_role("button", name="No data").click()
+    assert points_of(box) == []
+    assert box.locator(".live-summary").inner_text().startswith("60 points"), "it is told only after a while"
+    box.page.wait_for_function("() => document.querySelector('.live-summary').textContent.startsWith('No points')")
+
+
+def test_the_bands_are_there_in_the_next_frame(visit):
+    """Computed and drawn within 16 ms: the least of some, for the machine may be busy."""
+    one = visit(FEATURES)
+    live(one, FEATURES)
+    times = one.tab.evaluate(
+        """() => { const slider = document.querySelector('[data-parameter=noise]');
+            return Array.from({length: 30}, (_, k) => {
+                slider.value = 0.1 + 0.05 * (k % 15);
+                const start = performance.now();
+                slider.dispatchEvent(new Event('input'));
+                document.body.getBoundingClientRect();  // the layout too
+                return performance.now() - start; }); }"""
+    )
+    assert min(times) < 16
+
+
 # --- what a reader does --------------------------------------------------------------------------------------------
 
 
@@ -1447,7 +1726,7 @@ def test_a_broken_figure_leaves_the_static_picture(visit):
 @each_script
 def test_the_scripts_are_small_and_ask_for_nothing(name):
     files = [STATIC / "interactive.js", STATIC / "interactive.css", STATIC / "interactive" / f"{name}.js"]
-    assert sum(file.stat().st_size for file in files) < 45_000
+    assert sum(file.stat().st_size for file in files) < 48_000
     for file in files:
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not re.search(r"https?://|\bimport\b|fetch\(|XMLHttpRequest", text)

@@ -5,8 +5,10 @@
      height(width)                     in pixels, if not the usual one
      parameters: [{name, label, min, max, step, value, decimals, unit, slider}]   slider: false if only a handle moves it
                                        choices: [text, …] with min 0, step 1: a list to choose from instead of a slider
-     presets: [{label, values(params)}]               buttons; `values` returns the parameters to set
-     legend: [{tone, mark, text}]                     mark: "line", "area", "point" or "contour"
+                                       a list of points [[x, y], …] as value, slider: false: see Plot.editable
+     presets: [{label, values(params)}]               buttons; `values` returns the parameters to set; label: a text, or
+                                                      a function of the parameters
+     legend: [{tone, mark, text}]                     mark: "line", "area", "deep", "point" or "contour"
      readouts: [{name, label, text(params, result), bar(params, result)}]   bar, if any: a share between 0 and 1
      compute(params)                   the mathematics: plain numbers and arrays, no drawing
      draw(view, params, result)        the picture: view.axes({...}), then curve, area, points, … of what it returns
@@ -22,6 +24,7 @@
   const FAR = 1e4; // pixels; browsers draw nothing sensible beyond, and a diverging path goes anywhere
   const NEAR = "800px"; // so far from the window a figure with data of its own begins to fetch them
   const HERE = document.currentScript.src;
+  const REACH = 10; // pixels; nearer to a point a press means that point
   const PATIENCE = 500; // ms without a change before a screen reader is told, or it would never stop talking
   let count = 0; // makes the ids of clips and masks unique on the page
 
@@ -134,10 +137,10 @@
     curve(xs, ys, tone, kind = "line") {
       this.add("path", tone, kind, { d: this.path(xs, ys) });
     }
-    /** Filled between the curve and the height `base`. */
-    area(xs, ys, tone, base = 0) {
+    /** Filled between the curve and the height `base`; kind: "area", or "deep" for a darker one. */
+    area(xs, ys, tone, base = 0, kind = "area") {
       const [first, last] = [xs[0], xs[xs.length - 1]].map((x) => `${this.px(x)},${this.py(base)}`);
-      this.add("path", tone, "area", { d: `M${first}${this.path(xs, ys).replace(/M/g, "L")}L${last}Z` });
+      this.add("path", tone, kind, { d: `M${first}${this.path(xs, ys).replace(/M/g, "L")}L${last}Z` });
     }
     points(xs, ys, tone, radius = 3) {
       xs.forEach((x, i) => {
@@ -226,10 +229,28 @@
     }
 
     /** A point to drag. horizontal, vertical: the parameters it moves; drag(x, y): what they become, if not x and y;
-        anywhere: it also comes to where the plot is pressed or tapped. */
-    handle({ x, y, tone, label, horizontal, vertical, drag, anywhere = false }) {
+        anywhere: it also comes to where the plot is pressed or tapped; press(x, y): done there
+        instead, and with Enter. */
+    handle({ x, y, tone, label, horizontal, vertical, drag, anywhere = false, press }) {
       const both = (u, v) => ({ ...(horizontal && { [horizontal]: u }), ...(vertical && { [vertical]: v }) });
-      this.view.handle(this, { x, y, tone, label, names: [horizontal, vertical], drag: drag || both, anywhere });
+      this.view.handle(this, { x, y, tone, label, names: [horizontal, vertical], drag: drag || both, anywhere, press });
+    }
+    /** Points to add and to take away: the parameter `list`. A press in the plot, or Enter at the cursor, which is a
+        handle for two parameters, takes away a point that is near, or adds one. By Tab and the arrow keys the reader
+        goes from point to point; Delete takes one away. */
+    editable({ list, label, cursor }) {
+      const { live } = this.view;
+      const press = (x, y) => {
+        const place = [clamp(x, ...this.x), clamp(y, ...this.y)].map((one) => +one.toFixed(2));
+        const away = (point) => Math.hypot(this.px(point[0]) - this.px(x), this.py(point[1]) - this.py(y));
+        const points = live.params[list];
+        const near = points.reduce((best, one) => (best && away(best) <= away(one) ? best : one), null);
+        const others = points.filter((one) => one !== near);
+        const changed = near && away(near) < REACH ? others : [...points, place].sort((a, b) => a[0] - b[0]);
+        live.set({ [cursor.horizontal]: x, [cursor.vertical]: y, [list]: changed }, true);
+      };
+      this.handle({ ...cursor, anywhere: true, press });
+      this.view.list(this, { list, label, cursor });
     }
   }
 
@@ -298,6 +319,7 @@
       const pad = svg("rect", { class: "live-touch live-pad", "aria-hidden": "true" });
       const knob = { node, pad };
       let held = null; // from the pointer to the middle of the handle, so that it does not jump when grabbed
+      let began = null; // where it was grabbed
       const pointer = (event) => {
         const box = this.svg.getBoundingClientRect();
         return [event.clientX - box.left, event.clientY - box.top];
@@ -306,27 +328,37 @@
         if (event.button !== 0) return;
         const [x, y] = pointer(event);
         held = [knob.place[0] - x, knob.place[1] - y];
+        began = [x, y];
         node.setPointerCapture(event.pointerId);
         node.focus({ preventScroll: true });
         event.preventDefault();
       };
-      const come = (event) => this.live.set(knob.spec.drag(...knob.plot.at(...pointer(event))), true);
+      const come = (event) => {
+        const at = knob.plot.at(...pointer(event));
+        if (knob.spec.press) knob.spec.press(...at);
+        else this.live.set(knob.spec.drag(...at), true);
+      };
+      const click = knob.click = (event) => {
+        come(event);
+        node.focus({ preventScroll: true });
+      };
       node.addEventListener("pointerdown", grab);
       pad.addEventListener("pointerdown", (event) => {
-        if (event.button !== 0 || event.pointerType === "touch") return; // a finger scrolls the page there
+        if (event.button !== 0 || event.pointerType === "touch" || knob.spec.press) return; // a finger scrolls there
         come(event);
         grab(event);
       });
-      pad.addEventListener("click", (event) => {
-        come(event);
-        node.focus({ preventScroll: true });
-      });
+      pad.addEventListener("click", click);
       // Else the page scrolls under the finger; the style touch-action does not help on a part of an SVG.
       node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       node.addEventListener("pointermove", (event) => {
         if (!held) return;
         const [x, y] = pointer(event);
         this.live.set(knob.spec.drag(...knob.plot.at(x + held[0], y + held[1])), true);
+      });
+      node.addEventListener("pointerup", (event) => { // pressed and not dragged
+        const [x, y] = pointer(event);
+        if (held && knob.spec.press && Math.hypot(x - began[0], y - began[1]) < 4) come(event);
       });
       node.addEventListener("lostpointercapture", () => (held = null)); // let go, or taken away
       node.addEventListener("keydown", (event) => {
@@ -336,8 +368,10 @@
           ArrowRight: [first, 1], ArrowLeft: [first, -1], ArrowUp: [other, 1], ArrowDown: [other, -1],
           PageUp: [other, 10], PageDown: [other, -10], Home: [first, -Infinity], End: [first, Infinity],
         };
-        if (!moves[event.key]) return;
+        const press = knob.spec.press && ["Enter", " "].includes(event.key);
+        if (!moves[event.key] && !press) return;
         event.preventDefault(); // the page would scroll
+        if (press) return knob.spec.press(knob.spec.x, knob.spec.y);
         const [name, steps] = moves[event.key];
         const change = (event.shiftKey ? 10 : 1) * steps * this.live.parameter(name).step;
         this.live.set({ [name]: this.live.params[name] + change }, true);
@@ -346,13 +380,55 @@
       this.knobs.append(node);
       return knob;
     }
+
+    /** The points of an editable list, in their order: one stop for Tab, then the arrow keys. */
+    list(plot, { list, label, cursor }) {
+      const points = this.live.params[list];
+      const knob = this.known.get(cursor.label);
+      this.items ||= this.newItems(list, label, knob);
+      const { node, known } = this.items;
+      const held = node.contains(document.activeElement);
+      for (const [point, item] of known) {
+        if (!points.includes(point)) item.remove(), known.delete(point);
+      }
+      this.items.chosen = clamp(this.items.chosen, 0, Math.max(0, points.length - 1));
+      const names = [cursor.horizontal, cursor.vertical].map((name) => this.live.parameter(name).label);
+      points.forEach((point, i) => {
+        if (!known.has(point)) known.set(point, svg("g", { role: "option", class: "live-item live-tone-grey" },
+          svg("circle", { r: REACH, class: "live-touch" }), svg("circle", { class: "live-point" })));
+        const item = known.get(point);
+        if (node.children[i] !== item) node.insertBefore(item, node.children[i]);
+        const name = names.map((one, k) => `${one} ${format(point[k])}`).join(", ");
+        make(item, { "aria-label": name, tabindex: i === this.items.chosen ? 0 : -1 }, []);
+        for (const circle of item.children) make(circle, { cx: plot.px(point[0]), cy: plot.py(point[1]) }, []);
+        item.lastChild.setAttribute("r", this.narrow ? 3.5 : 4.5);
+      });
+      node.setAttribute("display", points.length ? "inline" : "none"); // a list box must not be empty
+      if (held) (node.children[this.items.chosen] || knob.node).focus({ preventScroll: true });
+    }
+    newItems(list, label, knob) {
+      const items = { node: svg("g", { role: "listbox", "aria-label": label }), known: new Map(), chosen: 0 };
+      items.node.addEventListener("click", knob.click);
+      items.node.addEventListener("keydown", (event) => {
+        const [points, { chosen }] = [this.live.params[list], items];
+        const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+        const gone = ["Delete", "Backspace"].includes(event.key);
+        if (!gone && !steps[event.key]) return;
+        event.preventDefault();
+        if (gone) return this.live.set({ [list]: points.filter((_, i) => i !== chosen) });
+        items.chosen = clamp(chosen + steps[event.key], 0, points.length - 1);
+        this.live.update();
+      });
+      this.knobs.append(items.node);
+      return items;
+    }
   }
 
   // -- A live figure on the page -----------------------------------------------------------------------------------
 
   class LiveFigure {
     constructor(figure, place, home) {
-      Object.assign(this, { figure, home, controls: new Map(), readouts: [], timer: null });
+      Object.assign(this, { figure, home, controls: new Map(), readouts: [], namings: [], timer: null });
       this.start = Object.fromEntries(figure.parameters.map((one) => [one.name, one.value]));
       this.params = { ...this.start };
       this.view = new View(figure.title, this);
@@ -387,7 +463,8 @@
     set(changes, snap = false) {
       for (const [name, value] of Object.entries(changes)) {
         const { min, max, step } = this.parameter(name);
-        if (Number.isNaN(value)) continue;
+        if (Array.isArray(value)) this.params[name] = value;
+        if (Array.isArray(value) || Number.isNaN(value)) continue;
         const inside = clamp(value, min, max);
         this.params[name] = snap ? +clamp(min + Math.round((inside - min) / step) * step, min, max).toFixed(10) : inside;
       }
@@ -411,10 +488,12 @@
         value.textContent = readout.text(this.params, this.result);
         if (bar) bar.style.width = `${100 * clamp(readout.bar(this.params, this.result) || 0, 0, 1)}%`;
       }
+      for (const name of this.namings) name();
     }
 
     legend() {
-      const shapes = { area: "M0,0h34v12h-34Z", point: "M13,6a4,4 0 1 1 8,0a4,4 0 1 1 -8,0" }; // else a line
+      const area = "M0,0h34v12h-34Z";
+      const shapes = { area, deep: area, point: "M13,6a4,4 0 1 1 8,0a4,4 0 1 1 -8,0" }; // else a line
       return html("ul", { class: "live-legend" }, ...(this.figure.legend || []).map(({ tone, mark = "line", text }) => {
         const sign = svg("path", { d: shapes[mark] || "M0,6h34", class: `live-${mark} live-tone-${tone}` });
         return html("li", {}, svg("svg", { width: 34, height: 12, "aria-hidden": "true" }, sign), text);
@@ -454,7 +533,11 @@
         return made;
       };
       const { presets = [] } = this.figure;
-      const ways = presets.map(({ label, values }) => button(label, () => this.set(values(this.params))));
+      const ways = presets.map(({ label, values }) => {
+        const made = button("", () => this.set(values(this.params)));
+        this.namings.push(() => (made.textContent = label.call ? label(this.params) : label));
+        return made;
+      });
       const reset = button("Reset", () => this.set(this.start));
       // The caption and the words around the figure speak of the static picture as well.
       const still = button("Show the still figure", () => {
