@@ -61,6 +61,8 @@ bench: $(INSTALLED)  ## Time course_lib beside its peers; ratios into _build/ben
 	$(PY) -m benchmarks.vae_linear
 	$(PY) -m benchmarks.vae_digits --latent 2
 	$(PY) -m benchmarks.vae_digits --latent 10
+	$(PY) -m benchmarks.bayes
+	$(PY) -m benchmarks.bayes_regression
 	@echo "Made the figures: $(CURDIR)/_build/benchmarks/*.json"
 
 serve: book  ## Build the book and serve it at http://127.0.0.1:8000 (PORT=...)

@@ -53,8 +53,8 @@ class BayesianLinearRegression:
         With a temperature T other than 1 the posterior is the tempered one, that of a likelihood to the power 1 / T:
         as if the noise had the variance T noise_sd^2. The predictions keep the noise of the model, noise_sd.
         Shapes: x (N, d), y (N) or (N, 1).
-        Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and a temperature that is
-        not positive and finite.
+        Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, a temperature that is not
+        positive and finite, and for a posterior beyond the range of the dtype.
         Chapter 10, equations eq-blr-posterior and eq-blr-tempered.
 
         Examples:
@@ -64,6 +64,7 @@ class BayesianLinearRegression:
         """
         x, y = _check_data(x, y)
         _check_sd("temperature", temperature)
+        self._posterior = None  # until all of this has succeeded
         self._x, self._y, self._temperature = x, y, float(temperature)
         mean, factor = self._solve(temperature)
         self._mean, self._factor = mean, factor
@@ -71,7 +72,9 @@ class BayesianLinearRegression:
         eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         upper = torch.linalg.qr(solve_triangular(factor.mT, eye, upper=False), mode="r").R
         tril = (upper * diagonal(upper).sign().unsqueeze(1)).mT
-        self._posterior = GaussianPosterior(mean.to(x.dtype), tril.tril().to(x.dtype))
+        mean, tril = mean.to(x.dtype), tril.tril().to(x.dtype)
+        self._checked(torch.cat((mean, diagonal(tril).log())), "posterior")
+        self._posterior = GaussianPosterior(mean, tril)
         return self
 
     def _solve(self, temperature):

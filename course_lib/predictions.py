@@ -16,7 +16,6 @@ from statistics import NormalDist
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
-from torch.special import ndtr
 
 from course_lib._validation import bounds, check_finite, check_types, member, values_are_known
 from course_lib.gaussians import LOG_TWO_PI
@@ -58,7 +57,7 @@ class _Prediction:
 class GaussianPrediction(_Prediction):
     """The prediction f(x') ~ N(mean, function_sd^2), y' = f(x') + N(0, noise_sd^2), independent entries.
 
-    Shapes: mean and function_sd (*batch, c); noise_sd one number, or a tensor of one.
+    Shapes: mean and function_sd (*batch, c); noise_sd one number, or a scalar tensor.
     Raises TypeError or ValueError for wrong types, shapes or devices, NaN or infinity, and negative deviations.
     Chapter 10, equation eq-vb-two-variances.
 
@@ -106,7 +105,7 @@ class GaussianPrediction(_Prediction):
             >>> GaussianPrediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0).cdf(torch.zeros(1))
             tensor([[0.5000]])
         """
-        return ndtr((self._targets(y) - self.mean) / self.sd)
+        return _normal_cdf((self._targets(y) - self.mean) / self.sd)
 
     def log_prob(self, y: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:
         """Log-density of the target at y, in nats for each datum.
@@ -151,7 +150,7 @@ class GaussianPrediction(_Prediction):
         return self._central(self.function_sd, level)
 
     def _central(self, sd, level):
-        half = sd * NormalDist().inv_cdf(0.5 * (1 + _check_level(level)))
+        half = -sd * NormalDist().inv_cdf(0.5 * (1 - _check_level(level)))
         return self.mean - half, self.mean + half
 
 
@@ -224,7 +223,7 @@ class SampledPrediction(_Prediction):
             >>> SampledPrediction(torch.tensor([[[-1.0]], [[1.0]]]), 1.0).cdf(torch.zeros(1))
             tensor([[0.5000]])
         """
-        return self._cdf(self._targets(y))
+        return self._cdf(self._targets(y), self.functions)
 
     def log_prob(self, y: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:
         """Log-density of the target at y, in nats for each datum: the logarithm of the mean density of the draws.
@@ -255,7 +254,8 @@ class SampledPrediction(_Prediction):
             (tensor([[-1.9600]]), tensor([[1.9600]]))
         """
         tail = 0.5 * (1 - _check_level(level))
-        return self._quantile(tail), self._quantile(1 - tail)
+        # the upper end is the lower one of the mirror image: near 1 a distribution function has lost its digits
+        return self._quantile(self.functions, tail), -self._quantile(-self.functions, tail)
 
     def function_interval(self, level: float = 0.9) -> tuple[Float[Tensor, "*batch c"], Float[Tensor, "*batch c"]]:
         """The ends of the central interval that holds the **function** with probability `level`: no noise in it.
@@ -279,18 +279,18 @@ class SampledPrediction(_Prediction):
         noise_sd = torch.as_tensor(self.noise_sd, dtype=self.functions.dtype, device=self.functions.device)
         return noise_sd.reshape(-1, *[1] * (self.functions.ndim - 1))
 
-    def _cdf(self, y):
-        return ndtr((y - self.functions) / self._noise_by_draw()).mean(0)
+    def _cdf(self, y, functions):
+        return _normal_cdf((y - functions) / self._noise_by_draw()).mean(0)
 
     @torch.no_grad()
-    def _quantile(self, share):
+    def _quantile(self, functions, share):
         """Where the distribution function is `share`; it lies between the quantiles of the outermost components."""
         z = NormalDist().inv_cdf(share)
-        ends = self.functions + z * self._noise_by_draw()
+        ends = functions + z * self._noise_by_draw()
         low, high = ends.amin(0), ends.amax(0)
         for _ in range(-math.floor(math.log2(torch.finfo(low.dtype).eps)) + 4):
             middle = 0.5 * (low + high)
-            left = self._cdf(middle) < share
+            left = self._cdf(middle, functions) < share
             low, high = torch.where(left, middle, low), torch.where(left, high, middle)
         return 0.5 * (low + high)
 
@@ -388,6 +388,10 @@ class ClassPrediction:
 
 def _entropy(log_p):
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def _normal_cdf(z):
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * z)  # torch.special.ndtr has no digits left far below 0
 
 
 def _log_normal(y, mean, sd):

@@ -19,7 +19,7 @@ RELATIONS = {
     "=": None, "<": operator.lt, ">": operator.gt, r"\le": operator.le, r"\leq": operator.le, r"\ge": operator.ge,
     r"\geq": operator.ge, r"\ne": operator.ne, r"\neq": operator.ne, r"\in": lambda a, b: a in b,
 }  # fmt: skip
-REPEATED = {r"\sum", r"\prod", r"\max", r"\min"}
+REPEATED = {r"\sum", r"\prod", r"\max", r"\min", r"\argmin"}
 NO_NAMES = {
     *ELEMENTARY, *RELATIONS, *REPEATED, r"\frac", r"\sqrt", r"\tr", r"\diag", r"\det", r"\binom", r"\E", r"\Var",
     r"\KL", r"\int", r"\ind", r"\nabla", r"\dots", r"\infty",
@@ -27,7 +27,7 @@ NO_NAMES = {
 MARKS = (",", ";", r"\mid")  # between the arguments of a function
 
 DIFFERENTIAL = re.compile(  # with a space between, `d \varepsilon` is a product
-    r"d(?:[xyz]|\\(?:varepsilon|phi|theta|mu|gamma|sigma|rho|eta|xi|zeta|tau))"
+    r"d(?:[uxyz]|\\(?:varepsilon|phi|theta|mu|gamma|sigma|rho|eta|xi|zeta|tau))"
 )
 TOKEN = re.compile(rf"\\[A-Za-z]+|\\[|{{}}]|\d+(?:\.\d+)?|{DIFFERENTIAL.pattern}(?![A-Za-z])|[A-Za-z]|\S")
 LAYOUT = re.compile(

@@ -30,8 +30,14 @@ def grid(low, high, n=41, dimension=None):
 
 
 def interval(low, high, n=60):
-    """Nodes and weights of Gauss and Legendre between two ends."""
+    """Nodes and weights of Gauss and Legendre between two ends, one of which may be infinite."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
+    if low == np.inf or high == -np.inf:
+        raise ValueError(f"an integral from {low} to {high}: its ends stand in the wrong order")
+    if np.isinf(low) or np.isinf(high):  # t of [0, 1] becomes the distance t / (1 - t) from the other end
+        near, weights = interval(0, 1, 2 * n)
+        away = near / (1 - near)
+        return (low + away if np.isinf(high) else high - away), weights / (1 - near) ** 2
     return (low + high) / 2 + (high - low) / 2 * nodes, (high - low) / 2 * weights
 
 

@@ -30,6 +30,8 @@ Integrals, expectations, divergences and derivatives are **computed from the pri
   printed. Give the value of ``\phi``, and what follows from it as `Depends`.
 * A function under the printed sign itself (``r"\E_{z \sim q}"``, ``r"\int"``, ``r"\KL"``, ``r"\nabla_\phi"``) is
   called instead; so is one under ``r"\min_{U}"`` or ``r"\partial"``. The methods of `Reader` say with what.
+* Of ``P(\theta_j < 0)`` the function gets the event, which says 0 or 1 of changed values; of ``f(x_1, \dots, x_N)`` the
+  list of values, so that its key is ``f(x)``.
 
 The files: `latex_names` (tokens, names, keys), `latex_arithmetic` (what may be added and multiplied), `latex_numerics`
 (integrals and derivatives), and here the grammar.
@@ -261,6 +263,7 @@ class Reader(Stream):
         rule = {
             r"\frac": self.fraction, r"\sqrt": self.root, r"\tr": self.trace, r"\diag": self.diagonal,
             r"\sum": self.repeated, r"\prod": self.repeated, r"\max": self.repeated, r"\min": self.repeated,
+            r"\argmin": self.repeated,
             r"\E": self.moment, r"\Var": self.moment, r"\KL": self.divergence, r"\int": self.integral,
             r"\ind": self.indicator, r"\nabla": self.gradient, r"\det": self.determinant, r"\binom": self.binomial,
         }.get(token)  # fmt: skip
@@ -391,7 +394,7 @@ class Reader(Stream):
     def repeated(self):
         r"""``\sum_{i=1}^{N}``, ``\sum_{i \in B}``, ``\sum_x``, ``\sum_{x, y}``, ``\sum_{k \ne y}``; the same with
         ``\prod``, ``\max``, ``\min``. The elements of ``\sum_x`` are given under that name. What is given under
-        ``\min_{U}``, as it is printed, is called with a function of changed values.
+        ``\min_{U}`` or ``\argmin_{U}``, as it is printed, is called with a function of changed values.
         """
         sign = self.tokens.pop(0)
         if sign in (r"\max", r"\min") and self.next() == "(":
@@ -399,13 +402,15 @@ class Reader(Stream):
             return lambda names: (max if sign == r"\max" else min)(scalar(one(names)) for one in arguments)
         self.need("_")
         below = self.raw_group()
-        own = f"{sign}_{{{' '.join(below)}}}" if sign in (r"\max", r"\min") else ""
+        own = f"{sign}_{{{' '.join(below)}}}" if sign in (r"\max", r"\min", r"\argmin") else ""
         ranges = self.ranges(sign, below, own)
         body = self.term()
 
         def value(names):
             if own in names:
                 return resolved(names[own], names)(lambda **changed: body(with_values(names, changed)))
+            if sign == r"\argmin":
+                raise ValueError(f"no value was given for {own}")
             found = [body(inner) for inner in ranges(names)]
             if sign == r"\sum":
                 return reduce(added, found) if found else 0.0
@@ -490,7 +495,8 @@ class Reader(Stream):
 
     def integral(self):
         r"""``\int f(z) \, dz``, ``\int_{\R^m} f(z) \, dz``: a sum over the nodes given under ``dz`` with their weights;
-        ``\int_a^b f(z) \, dz`` needs none. What is given under ``\int`` is called with a function of what is drawn.
+        ``\int_a^b f(z) \, dz`` needs none, and one end may be infinite. What is given under ``\int`` is called with a
+        function of what is drawn.
         """
         self.need(r"\int")
         lower = self.raw_group() if self.take("_") else None
@@ -505,7 +511,8 @@ class Reader(Stream):
         if upper == [r"\infty"] and lower == ["-", r"\infty"]:
             dimension = self.read(["1"])
         elif upper is not None and lower is not None:
-            between = self.read(lower), self.read(upper)
+            infinite = {r"\infty": lambda names: math.inf, r"-\infty": lambda names: -math.inf}
+            between = [infinite.get("".join(end)) or self.read(end) for end in (lower, upper)]
         elif lower is not None:
             if lower[:1] != [r"\R"] or lower[1:2] not in ([], ["^"]):
                 raise self.error(f"an integral over {' '.join(lower)} is not known")
@@ -632,13 +639,19 @@ class Reader(Stream):
     # names and functions
 
     def arguments(self):
-        """What stands in the brackets of a function, the signs between, and the letters that stand alone."""
+        r"""What stands in the brackets of a function, the signs between, and the letters that stand alone.
+        Of ``x_1, \dots, x_N`` the function gets the list.
+        """
+        pieces, marks = parted(Stream(self.tokens, self.latex).raw("(", ")"))
+        if [r"\dots"] in pieces:
+            self.raw("(", ")")
+            return self.with_lists(pieces, marks)
         self.need("(")
         self.ends.append(")")
         found, marks, letters = [], [], []
         while True:
             before = list(self.tokens)
-            found.append(self.sum())
+            found.append(self.argument())
             name = name_alone(before[: len(before) - len(self.tokens)])
             letters.append(name and name.letter)
             mark = self.take(*MARKS)
@@ -647,6 +660,38 @@ class Reader(Stream):
             marks.append(mark)
         self.need(self.ends.pop())
         return found, marks, letters
+
+    def with_lists(self, pieces, marks):
+        found, signs, letters = [], [], []
+        while pieces:
+            first, *pieces = pieces
+            if pieces[:1] == [[r"\dots"]]:
+                entry, bounds = self.numbered([first, *pieces[:2]])
+                found.append(lambda names, entry=entry, bounds=bounds: [entry(k)(names) for k in bounds(names)])
+                pieces, marks = pieces[2:], marks[2:]
+            else:
+                found.append(self.read(first))
+            name = name_alone(first)
+            letters.append(name and name.letter)
+            signs, marks = signs + marks[:1], marks[1:]
+        return found, signs, letters
+
+    def argument(self):
+        r"""Of ``P(\theta_j < 0)`` the function gets the event: a function of changed values, with the value 0 or 1."""
+        left = self.sum()
+        if self.next() not in RELATIONS:
+            return left
+        sign = self.tokens.pop(0)
+        right = self.sum()
+        compare = operator.eq if sign == "=" else RELATIONS[sign]
+
+        def value(names):
+            left(names), right(names)  # what cannot be computed here, cannot be computed there
+            return lambda **changed: float(
+                compare(*(number(side(with_values(names, changed))) for side in (left, right)))
+            )
+
+        return value
 
     def symbol(self, only=False):
         if not self.is_name():

@@ -522,9 +522,10 @@ def test_an_infinite_mean_that_only_saturates_a_neuron_is_found():
 
 
 @pytest.mark.parametrize("way", [mean_field_gradients, prepared], ids=lambda way: way.__name__)
-def test_a_gradient_that_is_not_finite_is_found_beside_a_finite_loss(way):
+@pytest.mark.parametrize("sizes", [(2, 4, 3), (2, 3)], ids=["by all", "by log_vars only"])
+def test_a_gradient_that_is_not_finite_is_found_beside_a_finite_loss(way, sizes):
     """Variances that underflow to zero: the root of their sum has no slope."""
-    model = made()
+    model = made(sizes=sizes)
     with torch.no_grad():
         model.log_vars.fill_(-800.0)
     assert mean_field_loss(model, x, y, n_data=6).isfinite()

@@ -55,6 +55,8 @@ KL_TO_PRIOR = 0.5 * (0.5 + 0.04 - 1 - np.log(0.5))
         (r"\int_{\R} \int_{-\infty}^{\infty} p(x, z) \, dx \, dz + 1", 2.0),
         (r"\int_0^1 (z^2 + x) \, dz + \int_{a}^{2} z \, dz", 1 / 3 + 1.1 + 2 - 0.045),
         (r"\int z \Normal(z; \mu, \sigma^2) \, dz", MEAN),
+        (r"\int_{-\infty}^{-a} \Normal(u; 0, 1) \, du", stats.norm.cdf(-0.3)),
+        (r"\int_{m}^{\infty} u^2 \Normal(u; 0, 1) \, du", stats.norm.pdf(1) + stats.norm.sf(1)),
         # expectations
         (r"\E_{p(z)}[p(x \mid z)]", EVIDENCE),
         (r"\E_{z \sim p}[p(x \mid z)] - \E_{z \sim p(\cdot \mid x)}[1]", EVIDENCE - 1),
@@ -118,6 +120,7 @@ def test_it_computes(latex, value):
         (r"\E_{y_1, \dots, y_M, y_3 \sim r}[y_1]", "first and the last"),
         (r"\E_{w(z)}[z]", "sums up to"),
         (r"\KL(q, p)", r"two laws parted by"),
+        (r"\int_{\infty}^{a} u \, du", "wrong order"),
         (r"\KL(q(z) \,\|\, p(x))", "different letters"),
         (r"\nabla_b f(a)", "no value was given for"),
         (r"\nabla_{v_3} f(a)", "has no entry 3"),

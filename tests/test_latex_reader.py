@@ -141,6 +141,9 @@ NAMES = {
         (r"\frac{\partial a}{\partial v_j}", "no value was given for j"),
         (r"\frac{\partial a}{\partial b}", r"no value was given for \\partial"),
         (r"\nabla f(a)", r"no value was given for \\nabla f"),
+        (r"\argmin_a (a - b)^2", r"no value was given for \\argmin_\{a\}"),
+        (r"f(a < \alpha)", r"no value was given for \\alpha"),
+        (r"f(a_1, \dots)", "the first and the last should be printed"),
     ],
 )
 def test_it_refuses_what_makes_no_sense(latex, complaint):
@@ -215,6 +218,9 @@ def test_sides_are_those_of_one_chain_of_equalities():
         (r"\loss(a, f_\theta(b)) + H(q) + H(q, q)", -4.0 + 3.0),
         (r"\softmax(v)_2 + \hat{R}(b) - \bar{x}", 2.0 + 30.0 - 7.0),
         (r"P(S \cap U) - P(S \cup U)", -3.0),
+        (r"T(b z \ge 12, a) + T(z = 3, b)", 2.0 + 3.0),
+        (r"G(a, v_1, \dots, v_d \mid b) - G(t, v_1, \dots, v_i \mid b)", 2 - 1.0),
+        (r"\argmin_z (a - z)^2", 2.0),
         (r"\theta_0^* + \hat x'", 11.0 + 12.0),
         # expectations and derivatives
         (r"\E_{z \sim q}[z^2] + \E_B[a]^2 + \Var_B[ z ]", 5.0 + 4.0 + 1.0),
@@ -247,7 +253,10 @@ def test_it_reads_as_a_person_reads(latex, value):
         r"f_\theta": lambda x: x, r"p(\mid)": lambda x, y: x, "p(,;)": lambda x, y, s: x * y + s,
         r"\loss": lambda y, f: y - 2 * f, "H": lambda *p: float(len(p)),
         r"\softmax": lambda x: x, r"\hat{R}": lambda x: 10 * x, r"\bar{x}": 7.0,
-        "P": len, r"\theta_t^*": {0: 11.0}, "\\hat{x}'": 12.0,
+        "P": len, "T": lambda event, x: x * (event(z=4.0) + event(z=3.0)),
+        r"G(a, v \mid b)": lambda a, v, b: a + sum(v), r"G(t, v \mid b)": lambda t, v, b: t + sum(v),
+        r"\argmin_z": lambda f: min((0.0, 2.0, 5.0), key=lambda z: f(z=z)),
+        r"\theta_t^*": {0: 11.0}, "\\hat{x}'": 12.0,
         r"\E_{z\sim q}": lambda f: (f(z=1.0) + f(z=3.0)) / 2, r"\E_B": lambda f: f(),
         r"\Var_B": lambda f: (f(z=1.0) - f(z=3.0)) ** 2 / 4, r"\int": lambda f: f(z=1.0) + f(z=2.0) + f(z=1.0),
         r"\nabla R_i": [None, lambda x: 11 * x], r"\nabla_\theta \hat{R}": lambda x: x + 1,

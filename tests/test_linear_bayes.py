@@ -197,6 +197,16 @@ def test_targets_in_a_column_and_batches_of_features():
     assert repr(column) == "BayesianLinearRegression(prior_sd=1.3, noise_sd=0.6)"
 
 
+def test_a_fit_that_fails_leaves_no_half_of_it():
+    x, y = data()
+    model = fitted()
+    with pytest.raises(ValueError, match="beyond the range"):
+        model.fit(1e300 * x, 1e-300 * y, temperature=1e-300)
+    with pytest.raises(ValueError, match="has seen no data"):
+        model.log_evidence()
+    close(model.fit(x, y).posterior.mean, fitted().posterior.mean)
+
+
 def test_fewer_data_than_weights():
     x, y = data(2, 5)
     model = BayesianLinearRegression(1.3, 0.6).fit(x, y)
@@ -266,6 +276,8 @@ Q = MODEL.posterior
         (lambda: MODEL.predict(x, "posterior"), TypeError, "q is a str: give a GaussianPosterior"),
         (lambda: MODEL.free_energy(GaussianPosterior(Q.mean[:2], Q.tril[:2, :2])), ValueError, "there are 3 weights"),
         (lambda: MODEL.free_energy(Q, temperature=-1.0), ValueError, "temperature is -1.0"),
+        (lambda: BLR(1.0, 1e-50).fit(x.float(), y.float()), ValueError, "posterior is beyond the range of"),
+        (lambda: BLR(1.0, 1e-320).fit(x, y), ValueError, "the posterior is beyond the range of torch.float64: scale"),
         (lambda: BLR(1.0, 1e-200).fit(x, y).log_evidence(), ValueError, "beyond the range of torch.float64: scale"),
     ],
 )

@@ -112,6 +112,22 @@ def test_laws_of_all_sampled_predictions(S, spread, noise_sd, level, seed):
     close(shift[0], low + 5, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_both_ends_of_a_wide_interval_keep_their_digits(dtype):
+    """Near 1 a distribution function has few digits left, near 0 it has all of them."""
+    p = SampledPrediction(torch.tensor([[[-1.0]], [[1.0]]], dtype=dtype), 1.0)
+    q = GaussianPrediction(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=dtype), 1.0)
+    eps = torch.finfo(dtype).eps
+    for level in (0.9, 1 - 16 * eps, 1 - 2.0**-53):
+        for low, high in (p.interval(level), q.interval(level)):
+            torch.testing.assert_close(low, -high, rtol=4 * eps, atol=0)
+        tail = (1 - level) / 2
+        assert q.interval(level)[1].item() == pytest.approx(stats.norm.isf(tail), rel=4 * eps)
+        assert stats.norm.sf(p.interval(level)[1].item(), [-1, 1]).mean() == pytest.approx(tail, rel=200 * eps)
+    z = torch.tensor([[-10.0]], dtype=dtype)
+    assert q.cdf(z).item() == pytest.approx(stats.norm.cdf(-10), rel=100 * eps)
+
+
 def test_draws_that_agree_are_a_gaussian_prediction():
     mean = normal(5, 2)
     p, q = SampledPrediction(mean.expand(6, 5, 2), 0.7), GaussianPrediction(mean, torch.zeros(5, 2, dtype=F64), 0.7)

@@ -28,7 +28,7 @@ CONDA_ONLY = {"python", "pip", "jupyterlab"}
 ORDER = [
     *("probability", "gaussians", "losses", "data", "networks", "optimisers", "training", "backprop"),
     *("pca", "autoencoders", "sampling", "latent_models", "ppca", "latent", "elbo", "vae", "pretrained"),
-    *("bayes", "checks"),
+    *("predictions", "linear_bayes", "mean_field", "bayes", "checks"),
 ]
 HELPERS = {"notebooks"}
 
