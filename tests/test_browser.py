@@ -91,7 +91,7 @@ class Visit:
         self.bytes = 0
         self.address, self.folder = address, folder or site_pages.built_book()[0]
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(30_000)  # the page of all equations is long, and CI may be busy
         self.context.route("**/*", self._answer)
         self.tab = self.context.new_page()
         self.tab.on("pageerror", lambda error: self.complaints.append(f"error in a script: {error}"))
