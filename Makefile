@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if test -s $@ && test "$$(cat $@)" != "$$(pwd)" || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 		echo "Making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); fi
 	@echo "Installing into $(VENV): a few minutes the first time"
-	@$(PY) -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[book,test]'
+	@$(PY) -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[book,test,grading]'
 	@pwd > $@
 	@echo "Installed into $(CURDIR)/$(VENV)"
 

@@ -57,6 +57,11 @@ def test_the_edition_is_what_the_chapter_gives(chapter, planned):
     assert found is None, f"{chapter.stem}.ipynb is not what {chapter.name} gives: {found}. Run: make notebooks"
 
 
+def test_one_chapter_can_be_asked_for():
+    """Its page names figures and equations of the others, which must be there all the same."""
+    assert reader_edition.main(["--check", CHAPTERS[-1].stem[:2]]) == 0
+
+
 # What Jupyter would show as it stands. Inside `code` it is an example of MyST, and no fault.
 RAW = {
     "a role": r"\{[\w:.+-]+\}`",

@@ -754,6 +754,56 @@ FAULTS = {
         "tests/test_coverage.py::test_the_page_has_each_idea_once_and_whole",
         "from a minibatch",
     ),
+    # the exercises and their grading
+    "a boolean of the wire that is neither": Fault(
+        "course_lib/_wire.py",
+        r'values = \(flat != 0 if dtype == "bool" else flat\)\.reshape',
+        'values = (flat.view(torch.bool) if dtype == "bool" else flat).reshape',
+        "tests/test_wire.py::test_booleans_are_true_or_false_whatever_their_byte",
+        "assert",
+    ),
+    "a reply to another question is taken": Fault(
+        "course_lib/grading/box.py",
+        r'reply\.pop\("id", None\) != token',
+        'reply.pop("id", None) is None',
+        "tests/test_hostile.py::test_a_hostile_submission_gets_what_it_deserves[reply to another question]",
+        "assert",
+    ),
+    "memory without a limit": Fault(
+        "course_lib/grading/process.py",
+        r'if use\["memory"\] > limits\.memory:',
+        "if False:",
+        "tests/test_hostile.py::test_a_hostile_submission_gets_what_it_deserves[memory in many processes]",
+        "assert",
+    ),
+    "the grader's environment in the sandbox": Fault(
+        "course_lib/grading/sandbox.py",
+        r'options = \{"env": \{\}, "cwd": "/"\} \| options',
+        'options = {"cwd": "/"} | options',
+        "tests/test_sandbox.py::test_no_process_of_the_sandbox_has_the_environment_of_the_grader",
+        "assert",
+    ),
+    "a hint that comes too late": Fault(
+        "course_lib/checks.py",
+        r"standing\.failures >= 2",
+        "standing.failures >= 3",
+        "tests/test_checks.py::test_the_hint_comes_with_the_second_failure",
+        "assert",
+    ),
+    "a wrong answer that loses more than its head says": Fault(
+        "exercises/source/02-gaussian-kl/02-gaussian-kl.md",
+        r"  name: dense\n  loses: \[2\.4b, 2\.4c\]",
+        "  name: dense\n  loses: [2.4b]",
+        "tests/test_exercises.py::test_a_wrong_answer_loses_the_marks_that_it_should",
+        "2.4c",
+    ),
+    "a line of a solution in a chapter": Fault(
+        "book/01-probability-and-kl.md",
+        "",
+        "\n    log_ratio = log_sd - math.log(prior_sd)\n",
+        "tests/test_exercises.py::test_no_secret_line_is_public",
+        "log_ratio",
+    ),
 }
 
 

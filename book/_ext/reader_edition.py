@@ -233,9 +233,10 @@ def chapters(root: Path, wanted: list[str] | None = None) -> list[Path]:
 
 def plan(root: Path, paths: list[Path]) -> dict[Path, nbformat.NotebookNode]:
     """The notebook of each chapter, not executed, from one run of Sphinx over the whole book."""
-    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
-    colab = colab_cell(root)
-    return {names[name]: assemble(page, colab) for name, page in resolve_chapters(root, list(names)).items()}
+    # all of them, whatever is wanted: one that is not resolved has no figures that the others could name
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in chapters(root)}
+    colab, pages = colab_cell(root), resolve_chapters(root, list(names))
+    return {names[name]: assemble(page, colab) for name, page in pages.items() if names[name] in paths}
 
 
 def stored_outputs(notebook, stored, root: Path) -> list[list] | None:
