@@ -131,6 +131,21 @@ def check_count(name, value):
     return value
 
 
+def check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a {type(value).__name__}: give a number")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}: it must be positive and finite")
+    return value
+
+
+def check_device(device):
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device} and PyTorch finds no CUDA device here: leave device out, or give 'cpu'")
+    return device
+
+
 def one_of(what, name, names):
     if name not in names:
         raise ValueError(f"{what} is {name!r}: give one of {', '.join(names)}")

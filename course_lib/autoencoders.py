@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from course_lib._validation import check_count, check_generator, one_of
+from course_lib._validation import check_count, check_generator, check_positive, one_of
 from course_lib.losses import empirical_risk, squared_error
 from course_lib.networks import MLP
 from course_lib.training import History, fit
@@ -185,10 +185,7 @@ class LinearAutoencoder(_EncoderDecoder):
         device: torch.device | str | None = None,
     ):
         super().__init__(data_dim, code_dim)
-        if not isinstance(scale, int | float) or isinstance(scale, bool):
-            raise TypeError(f"scale is a {type(scale).__name__}: give a number")
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale is {scale}: it must be positive and finite")
+        check_positive("scale", scale)
         options = {"generator": generator, "dtype": dtype, "device": device}
         up, down = (MLP(sizes, **options) for sizes in ((data_dim, code_dim), (code_dim, data_dim)))
         self.W_e, self.W_d = (Parameter(scale * mlp.weights[0].detach()) for mlp in (up, down))

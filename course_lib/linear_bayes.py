@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import diagonal, solve_triangular
 
-from course_lib._validation import check_finite, check_types, checked
+from course_lib._validation import check_finite, check_positive, check_types, checked
 from course_lib.gaussians import LOG_TWO_PI
 from course_lib.latent_models import GaussianPosterior
 from course_lib.predictions import GaussianPrediction
@@ -39,7 +39,7 @@ class BayesianLinearRegression:
     """
 
     def __init__(self, prior_sd: float, noise_sd: float):
-        self.prior_sd, self.noise_sd = _check_sd("prior_sd", prior_sd), _check_sd("noise_sd", noise_sd)
+        self.prior_sd, self.noise_sd = check_positive("prior_sd", prior_sd), check_positive("noise_sd", noise_sd)
         self._posterior = None
 
     def __repr__(self):
@@ -63,7 +63,7 @@ class BayesianLinearRegression:
             tensor([0.5000])
         """
         x, y = _check_data(x, y)
-        _check_sd("temperature", temperature)
+        check_positive("temperature", temperature)
         self._posterior = None  # until all of this has succeeded
         self._x, self._y, self._temperature = x, y, float(temperature)
         mean, factor = self._solve(temperature)
@@ -178,7 +178,7 @@ class BayesianLinearRegression:
             0.0
         """
         q = self._check_q(q)
-        _check_sd("temperature", temperature)
+        check_positive("temperature", temperature)
         mean, tril, x = q.mean.double(), q.tril.double(), self._x.double()
         N, d, tau = len(x), len(mean), self.prior_sd
         scaled = (tril.square().sum() + mean.square().sum()) / tau**2
@@ -211,11 +211,3 @@ def _check_data(x, y):
     check_finite("x", x)
     check_finite("y", y)
     return x, y.reshape(-1)
-
-
-def _check_sd(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a {type(value).__name__}: give a number")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value}: it must be positive and finite")
-    return value

@@ -24,12 +24,12 @@ from course_lib._validation import (
     check_count,
     check_finite,
     check_generator,
+    check_positive,
     check_types,
     one_of,
     values_are_known,
 )
 from course_lib.gaussians import LOG_TWO_PI
-from course_lib.linear_bayes import _check_sd
 from course_lib.networks import ACTIVATIONS, count_parameters
 from course_lib.predictions import ClassPrediction, SampledPrediction, _check_classes
 
@@ -95,7 +95,7 @@ class MeanFieldNetwork(torch.nn.Module):
         scale = [like.new_full((W + b,), n_in**-0.5) for (W, b), n_in in zip(self._counts(), sizes[:-1], strict=True)]
         start = torch.randn(n_weights, generator=generator, dtype=like.dtype, device=like.device)
         self.means = torch.nn.Parameter(start * torch.minimum(self.prior_sd, torch.cat(scale)))
-        log_var = 2 * math.log(_check_sd("initial_sd", initial_sd))
+        log_var = 2 * math.log(check_positive("initial_sd", initial_sd))
         self.log_vars = torch.nn.Parameter(torch.full_like(start, log_var))
         if noise_sd is None:
             self.log_noise_var = None
@@ -113,7 +113,7 @@ class MeanFieldNetwork(torch.nn.Module):
         by_layer = tuple(prior_sd) if isinstance(prior_sd, Sequence) else (prior_sd,) * D
         if len(by_layer) != D:
             raise ValueError(f"prior_sd has {len(by_layer)} entries: give one number, or one for each of {D} layers")
-        return [_check_sd("prior_sd", sd) for sd in by_layer]
+        return [check_positive("prior_sd", sd) for sd in by_layer]
 
     @property
     def noise_sd(self) -> Float[Tensor, ""] | None:
@@ -480,7 +480,7 @@ def _check_options(n_samples, estimate, sampling, temperature):
         raise ValueError(
             'the estimate "sampled" needs draws of the weights: give sampling="weights", or the estimate "kl"'
         )
-    _check_sd("temperature", temperature)
+    check_positive("temperature", temperature)
     return check_count("n_samples", n_samples)
 
 
@@ -519,4 +519,4 @@ def _check_noise(likelihood, noise, noise_sd):
         if noise == "fixed":
             raise ValueError('a Gaussian likelihood needs noise_sd=, the deviation of y, or noise="learned"')
         return 1.0
-    return _check_sd("noise_sd", noise_sd)
+    return check_positive("noise_sd", noise_sd)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from course_lib._validation import check_device
 from course_lib.data import make_gap
-from course_lib.training import _check_device
 from course_lib.vae import VAE
 
 __all__ = ["posterior_draws", "pretrained_vae", "regression_record", "training_record"]
@@ -39,7 +39,7 @@ def pretrained_vae(
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise TypeError(f"dtype is {dtype}: give torch.float32 or torch.float64")
-    device = _check_device("cpu" if device is None else device)
+    device = check_device("cpu" if device is None else device)
     path = _path(latent_dim, ".pt")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model = VAE(**saved["arguments"], generator=torch.Generator(), dtype=torch.float32, device="cpu")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib._validation import check_count, check_finite
+from course_lib._validation import check_count, check_device, check_finite
 from course_lib.optimisers import OPTIMISERS, learning_rate_schedule, minibatches
 
 __all__ = ["History", "TrainingDiverged", "evaluate", "fit"]
@@ -190,7 +190,7 @@ class _Run:
         self.params = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.params:
             raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
-        self.device = _check_device(device) if device is not None else self.params[0].device
+        self.device = check_device(device) if device is not None else self.params[0].device
         self.model = model.to(self.device)
         self.data = _moved(data, self.device)
         self.value_and_gradients = _prepared(self.gradients, self.model, self.data)
@@ -443,13 +443,6 @@ def _check_count(name, value, n=None):
     check_count(name, value)
     if n is not None and value > n:
         raise ValueError(f"{name} is {value} and there are {n} data: a batch cannot be larger than the data")
-
-
-def _check_device(device):
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {device} and PyTorch finds no CUDA device here: leave device out, or give 'cpu'")
-    return device
 
 
 def _check_folder(checkpoint):

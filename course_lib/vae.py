@@ -26,6 +26,7 @@ from course_lib._validation import (
     check_count,
     check_finite,
     check_generator,
+    check_positive,
     check_samples_against_data,
     check_types,
     member,
@@ -839,8 +840,5 @@ def _check_noise(likelihood, noise, noise_sd):
             raise ValueError("a Bernoulli likelihood has no noise: leave out noise and noise_sd")
         return None, None
     noise_sd = 1.0 if noise_sd is None else noise_sd
-    if isinstance(noise_sd, bool) or not isinstance(noise_sd, int | float):
-        raise TypeError(f"noise_sd is a {type(noise_sd).__name__}: give a number")
-    if not 0 < noise_sd < math.inf:
-        raise ValueError(f"noise_sd is {noise_sd}: it must be positive and finite")
+    check_positive("noise_sd", noise_sd)
     return one_of("noise", "fixed" if noise is None else noise, NOISES), noise_sd

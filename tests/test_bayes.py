@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mean_fields import F64, KINDS, data, each_kind, made, normal, replaced, seeded, spoilt
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,13 +37,6 @@ from course_lib.training import TrainingDiverged, fit
 
 unchecked = inspect.unwrap
 close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
-F64 = torch.float64
-KINDS = {
-    "fixed": {"noise_sd": 0.6},
-    "learned": {"noise_sd": 0.6, "noise": "learned"},
-    "categorical": {"likelihood": "categorical"},
-}
-each_kind = pytest.mark.parametrize("kind", KINDS)
 OPTIONS = {
     "local": {},
     "local, 3 samples": {"n_samples": 3},
@@ -53,30 +47,6 @@ OPTIONS = {
     "sampled, 3 samples, warm": {"sampling": "weights", "estimate": "sampled", "n_samples": 3, "temperature": 2.0},
 }
 each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=F64)
-
-
-def made(kind="fixed", sizes=(2, 4, 3), activation="tanh", seed=0, dtype=F64, device=None):
-    """A network whose means, deviations and priors are all different and of order one."""
-    prior_sd = tuple(0.5 + 0.3 * layer for layer in range(len(sizes) - 1))
-    model = MeanFieldNetwork(sizes, prior_sd, activation=activation, dtype=dtype, device=device, **KINDS[kind])
-    with torch.no_grad():
-        model.means.copy_(0.7 * normal(len(model.means), seed=seed))
-        model.log_vars.copy_(normal(len(model.means), seed=seed + 1) - 1.5)
-    return model
-
-
-def data(kind="fixed", b=6, d=2, c=3, seed=1, dtype=F64, device=None):
-    x, y = normal(b, d, seed=seed), normal(b, c, seed=seed + 1)
-    y = y.argmax(1) if kind == "categorical" else y.to(dtype)
-    return x.to(dtype=dtype, device=device), y.to(device)
 
 
 def prepared(model, x, y, **options):
@@ -463,17 +433,10 @@ def test_a_generator_decides_and_the_global_one_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def replaced(tensor, index, value):
-    tensor = tensor.detach().clone()
-    tensor[index] = value
-    return tensor
 
 
-def spoilt(name, value, kind="fixed"):
-    model = made(kind)
-    with torch.no_grad():
-        getattr(model, name).view(-1)[0] = value
-    return model
+
+
 
 
 x, y = data()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mean_fields import F64, KINDS, data, each_kind, made, normal, replaced, seeded, spoilt
 from torch._subclasses import FakeTensorMode
 from torch.distributions import Categorical, Normal, kl_divergence
 
@@ -20,41 +21,10 @@ from course_lib.networks import MLP
 from course_lib.optimisers import minibatches
 from course_lib.predictions import ClassPrediction, SampledPrediction
 
-F64 = torch.float64
 close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 unchecked = inspect.unwrap
-KINDS = {
-    "fixed": {"noise_sd": 0.6},
-    "learned": {"noise_sd": 0.6, "noise": "learned"},
-    "categorical": {"likelihood": "categorical"},
-}
-each_kind = pytest.mark.parametrize("kind", KINDS)
 WAYS = [("kl", "local"), ("kl", "weights"), ("sampled", "weights")]
 each_way = pytest.mark.parametrize(("estimate", "sampling"), WAYS)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=F64)
-
-
-def made(kind="fixed", sizes=(2, 4, 3), activation="tanh", seed=0, dtype=F64, device=None, prior_sd=None):
-    """A network whose means, deviations and priors are all different and of order one."""
-    prior_sd = prior_sd or tuple(0.5 + 0.3 * layer for layer in range(len(sizes) - 1))
-    model = MeanFieldNetwork(sizes, prior_sd, activation=activation, dtype=dtype, device=device, **KINDS[kind])
-    with torch.no_grad():
-        model.means.copy_(0.7 * normal(len(model.means), seed=seed))
-        model.log_vars.copy_(normal(len(model.means), seed=seed + 1) - 1.5)
-    return model
-
-
-def data(kind="fixed", b=6, d=2, c=3, seed=1, dtype=F64, device=None):
-    x, y = normal(b, d, seed=seed), normal(b, c, seed=seed + 1)
-    y = y.argmax(1) if kind == "categorical" else y.to(dtype)
-    return x.to(dtype=dtype, device=device), y.to(device)
 
 
 def prior_and_q(model):
@@ -484,17 +454,10 @@ def test_no_inputs_have_no_predictions_but_are_no_error():
 # --- bad input ---
 
 
-def replaced(tensor, index, value):
-    tensor = tensor.detach().clone()
-    tensor[index] = value
-    return tensor
 
 
-def spoilt(name, value, kind="fixed"):
-    model = made(kind)
-    with torch.no_grad():
-        getattr(model, name).view(-1)[0] = value
-    return model
+
+
 
 
 x, y = data()

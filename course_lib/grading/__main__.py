@@ -239,7 +239,7 @@ def release_command(options):
     due = collect.as_time(options.due) if options.due else None
     if options.late is not None and not 0 <= options.late <= 100:
         raise CourseError("--late is a percentage, from 0 to 100.")
-    with_course = not options.book_only
+    with_course, macros = not options.book_only, release.book_macros(root)
     if with_course and find_spec("nbgrader") is None:
         raise CourseError("nbgrader is not installed: run `pip install course_lib[grading]`, or use --book-only.")
     for assignment in assignments(options, options.assignments):
@@ -251,10 +251,10 @@ def release_command(options):
         with folder.locked():
             import nbformat
 
-            made = notebook(assignment)
+            made = release.student_notebook(assignment, None, macros)
             colab = release.colab_cell(root, assignment.slug)
-            student = release.student_notebook(assignment, colab, release.book_macros(root))
-            teacher = release.instructor_notebook(assignment, colab, release.book_macros(root))
+            student = release.student_notebook(assignment, colab, macros)
+            teacher = release.instructor_notebook(assignment, colab, macros)
             gradebook.define(folder, assignment, made)
             for stage, one in (("source", teacher), ("release", student)):
                 path = folder.path / stage / assignment.slug / f"{assignment.slug}.ipynb"
